@@ -30,6 +30,8 @@ pub mod google {
     }
 }
 
+/// Well-known types that the messages use.
+pub use pbjson_types::{FieldMask, Struct, Timestamp, Value as StructValue, value as struct_value};
 /// Spoken between agents and the control plane; version 1 is `agent::v1`.
 pub use gantry::agent;
 /// The API for users, version 1.

@@ -1,0 +1,89 @@
+//! Everything that the harness takes from the environment.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this is the one module that reads the environment"
+)]
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+/// Directory with the jars of Apache RocketMQ's name server, broker and tools.
+pub const ROCKETMQ_LIB: &str = "GANTRY_ROCKETMQ_LIB";
+/// The program `etcd`.
+pub const ETCD_BIN: &str = "GANTRY_ETCD_BIN";
+/// The program `etcdctl`.
+pub const ETCDCTL_BIN: &str = "GANTRY_ETCDCTL_BIN";
+/// The program `grpcurl`.
+pub const GRPCURL_BIN: &str = "GANTRY_GRPCURL_BIN";
+/// The program `buf`.
+pub const BUF_BIN: &str = "GANTRY_BUF_BIN";
+
+const LOGS: &str = "GANTRY_TEST_LOGS";
+const PIDS: &str = "GANTRY_TEST_PIDS";
+
+/// Where `tests/run` has installed the tool that the variable `name` stands for.
+pub fn tool(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(name).map(PathBuf::from).with_context(|| {
+        format!(
+            "{name} is not set: run the tests with `tests/run`, \
+             or call `eval \"$(tests/run --env)\"` before `cargo test`"
+        )
+    })?;
+    ensure!(
+        path.exists(),
+        "{name} names {}, which is not there: `tests/run` installs it",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Below which every test makes its directory.
+pub(crate) fn logs() -> PathBuf {
+    std::env::var_os(LOGS)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| cache().join("logs/by-hand"))
+}
+
+/// Where `tests/run` looks for processes that a killed test program has left behind.
+pub(crate) fn pids() -> Option<PathBuf> {
+    std::env::var_os(PIDS).map(PathBuf::from)
+}
+
+/// The cache directory that all runs on this machine share.
+pub(crate) fn cache() -> PathBuf {
+    let home = || {
+        std::env::home_dir()
+            .unwrap_or_else(std::env::temp_dir)
+            .join(".cache")
+    };
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(home)
+        .join("gantry")
+}
+
+/// The command `gantry`, from the build that this test program is part of.
+pub(crate) fn gantry() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this test program is")?;
+    // TARGET/release/deps/it-0123456789abcdef
+    let built = this
+        .ancestors()
+        .nth(2)
+        .context("a test program lies below the target directory")?;
+    let path = built.join("gantry");
+    ensure!(
+        path.exists(),
+        "{} is not built: run the tests with `tests/run`, which builds it first",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Names of the variables that would configure `gantry` itself, if a process inherited them.
+pub(crate) fn gantry_settings() -> Vec<std::ffi::OsString> {
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.as_encoded_bytes().starts_with(b"GANTRY_"))
+        .collect()
+}

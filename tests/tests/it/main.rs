@@ -1,0 +1,3 @@
+//! Tests against real servers and whole clusters. One program, so that it is linked once; a module is a suite of `tests/run`.
+
+mod servers;
