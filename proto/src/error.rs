@@ -77,6 +77,8 @@ reasons! {
     StoreUnavailable = ("STORE_UNAVAILABLE", Unavailable);
     /// This replica is behind the token. Retry the call.
     ReplicaBehind = ("REPLICA_BEHIND", Unavailable);
+    /// Only the leader can do this; metadata has its address.
+    NotLeader = ("NOT_LEADER", Unavailable);
     /// Too many calls at once. Retry the call.
     Overloaded = ("OVERLOADED", Unavailable);
     /// The replica is stopping. Dial another one.
@@ -136,7 +138,8 @@ impl Refusal {
         subject: impl Into<String>,
         description: impl Into<String>,
     ) -> Self {
-        self.preconditions.push((kind.into(), subject.into(), description.into()));
+        self.preconditions
+            .push((kind.into(), subject.into(), description.into()));
         self
     }
 
@@ -162,7 +165,8 @@ impl From<Refusal> for Status {
     fn from(r: Refusal) -> Self {
         let mut details = ErrorDetails::new();
         let mut metadata = r.metadata;
-        let mut budget = MAX_DETAILS.saturating_sub(512 + metadata.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>());
+        let mut budget = MAX_DETAILS
+            .saturating_sub(512 + metadata.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>());
         let mut omitted = 0usize;
         for (path, description) in r.violations {
             let size = path.len() + description.len() + 16;
@@ -211,7 +215,11 @@ mod tests {
             refusal = refusal.field(format!("config.key{i}"), "is not a parameter of this plugin");
         }
         let status = Status::from(refusal);
-        assert!(status.details().len() <= MAX_DETAILS, "{}", status.details().len());
+        assert!(
+            status.details().len() <= MAX_DETAILS,
+            "{}",
+            status.details().len()
+        );
         let shown = status.get_details_bad_request().unwrap().field_violations.len();
         let info = status.get_details_error_info().unwrap();
         assert_eq!(shown + info.metadata["omitted"].parse::<usize>().unwrap(), 500);

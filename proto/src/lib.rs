@@ -30,12 +30,12 @@ pub mod google {
     }
 }
 
-/// Well-known types that the messages use.
-pub use pbjson_types::{FieldMask, Struct, Timestamp, Value as StructValue, value as struct_value};
 /// Spoken between agents and the control plane; version 1 is `agent::v1`.
 pub use gantry::agent;
 /// The API for users, version 1.
 pub use gantry::v1;
+/// Well-known types that the messages use.
+pub use pbjson_types::{FieldMask, Struct, Timestamp, Value as StructValue, value as struct_value};
 
 /// Encoded descriptors of all packages, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

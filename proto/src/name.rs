@@ -39,8 +39,13 @@ impl Id {
         let ok = (1..=63).contains(&b.len())
             && b[0].is_ascii_lowercase()
             && b[b.len() - 1] != b'-'
-            && b.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-');
-        if ok { Ok(Self(text.to_owned())) } else { Err(NameError::Id(text.chars().take(80).collect())) }
+            && b.iter()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-');
+        if ok {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NameError::Id(text.chars().take(80).collect()))
+        }
     }
 
     /// The id as text.
@@ -134,8 +139,14 @@ impl TaskName {
         };
         let (connector, task) = name.split_once("/tasks/").ok_or_else(pattern)?;
         let connector = ConnectorName::parse(connector)?;
-        let canonical = !task.is_empty() && task.bytes().all(|b| b.is_ascii_digit()) && (task == "0" || !task.starts_with('0'));
-        let task = task.parse().ok().filter(|_| canonical).ok_or_else(|| NameError::Task(task.chars().take(80).collect()))?;
+        let canonical = !task.is_empty()
+            && task.bytes().all(|b| b.is_ascii_digit())
+            && (task == "0" || !task.starts_with('0'));
+        let task = task
+            .parse()
+            .ok()
+            .filter(|_| canonical)
+            .ok_or_else(|| NameError::Task(task.chars().take(80).collect()))?;
         Ok(Self { connector, task })
     }
 }
@@ -171,7 +182,18 @@ mod tests {
             assert!(Id::parse(ok).is_ok(), "{ok}");
         }
         let too_long = "a".repeat(64);
-        for bad in ["", "A", "1a", "-a", "a-", "a_b", "a.b", "é", too_long.as_str(), "a/b"] {
+        for bad in [
+            "",
+            "A",
+            "1a",
+            "-a",
+            "a-",
+            "a_b",
+            "a.b",
+            "é",
+            too_long.as_str(),
+            "a/b",
+        ] {
             assert!(Id::parse(bad).is_err(), "{bad}");
         }
     }
@@ -181,11 +203,19 @@ mod tests {
         let task = TaskName::parse("connectors/orders-in/tasks/7").unwrap();
         assert_eq!((task.connector.id(), task.task), ("orders-in", 7));
         assert_eq!(task.to_string(), "connectors/orders-in/tasks/7");
-        for bad in ["connectors/x/tasks/", "connectors/x/tasks/+1", "connectors/x/tasks/01", "x/tasks/1"] {
+        for bad in [
+            "connectors/x/tasks/",
+            "connectors/x/tasks/+1",
+            "connectors/x/tasks/01",
+            "x/tasks/1",
+        ] {
             assert!(TaskName::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_offsets_name("connectors/a/offsets").unwrap().id(), "a");
         assert!(ConnectorName::parse("a").is_err());
-        assert_eq!(ConnectorName::parse_lenient("a").unwrap().to_string(), "connectors/a");
+        assert_eq!(
+            ConnectorName::parse_lenient("a").unwrap().to_string(),
+            "connectors/a"
+        );
     }
 }

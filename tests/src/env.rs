@@ -19,6 +19,7 @@ pub const GRPCURL_BIN: &str = "GANTRY_GRPCURL_BIN";
 /// The program `buf`.
 pub const BUF_BIN: &str = "GANTRY_BUF_BIN";
 
+const LONG: &str = "GANTRY_TESTS_LONG";
 const LOGS: &str = "GANTRY_TEST_LOGS";
 const PIDS: &str = "GANTRY_TEST_PIDS";
 
@@ -36,6 +37,11 @@ pub fn tool(name: &str) -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Whether tests take as much as they can bear, rather than what fits into every run.
+pub fn long() -> bool {
+    std::env::var_os(LONG).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 /// Below which every test makes its directory.

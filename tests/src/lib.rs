@@ -5,14 +5,20 @@
 //! [`Etcd`] and [`RocketMq`] are the real programs, [`Gantry`] is the command that users get. Each ends with the value
 //! that stands for it. `tests/run` installs the servers and says where they are.
 
+pub mod cli;
+pub mod cluster;
+pub mod connectors;
 pub mod env;
 pub mod gantry;
+pub mod lines;
 pub mod ports;
 pub mod process;
 pub mod servers;
 pub mod wait;
 mod work;
 
+pub use cli::Cli;
+pub use cluster::Cluster;
 pub use gantry::Gantry;
 pub use process::{Process, Signal};
 pub use servers::etcd::Etcd;

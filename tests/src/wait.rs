@@ -9,6 +9,31 @@ use tokio::time::{Instant, sleep, timeout_at};
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
+/// As [`eventually`], but looks every few milliseconds: for what passes quickly.
+pub async fn promptly<T, E: Display>(
+    limit: Duration,
+    what: &str,
+    check: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T> {
+    poll(limit, what, FIRST_PAUSE, check).await
+}
+
+/// Makes sure for `period` that `check` answers `Ok` at every look: that nothing happens.
+pub async fn stays<E: Display>(
+    period: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Result<(), E>,
+) -> Result<()> {
+    let end = Instant::now() + period;
+    while Instant::now() < end {
+        if let Err(error) = check().await {
+            bail!("it did not last for {period:?} that {what}: {error:#}");
+        }
+        sleep(LONGEST_PAUSE).await;
+    }
+    Ok(())
+}
+
 /// Asks `check` again and again until it answers `Ok`, at most for `limit`.
 ///
 /// `what` is what is waited for: "the connector runs". `check` looks at a level ("how many are there?") and not at an
@@ -17,6 +42,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 pub async fn eventually<T, E: Display>(
     limit: Duration,
     what: &str,
+    check: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T> {
+    poll(limit, what, LONGEST_PAUSE, check).await
+}
+
+async fn poll<T, E: Display>(
+    limit: Duration,
+    what: &str,
+    longest_pause: Duration,
     mut check: impl AsyncFnMut() -> Result<T, E>,
 ) -> Result<T> {
     let deadline = Instant::now() + limit;
@@ -33,7 +67,7 @@ pub async fn eventually<T, E: Display>(
             bail!("waited {limit:?} in vain until {what}; last seen: {seen}");
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest_pause);
     }
 }
 

@@ -18,7 +18,9 @@ pub struct PathPolicy {
 impl PathPolicy {
     /// Allows what lies below these directories, symbolic links resolved.
     pub fn new(roots: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self { roots: roots.into_iter().map(|r| r.canonicalize().unwrap_or(r)).collect() }
+        Self {
+            roots: roots.into_iter().map(|r| r.canonicalize().unwrap_or(r)).collect(),
+        }
     }
 
     /// The allowed roots.
@@ -44,13 +46,17 @@ impl PathPolicy {
                 Ok(p) => break p,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     let (Some(name), Some(parent)) = (existing.file_name(), existing.parent()) else {
-                        return Err(ConnectorError::user(format!("path {shown} contains '..' below a missing directory"))
-                            .fix("write the path without '..'"));
+                        return Err(ConnectorError::user(format!(
+                            "path {shown} contains '..' below a missing directory"
+                        ))
+                        .fix("write the path without '..'"));
                     };
                     rest.push(name);
                     existing = parent;
                 }
-                Err(e) => return Err(ConnectorError::environment(format!("cannot resolve {shown}")).because(e)),
+                Err(e) => {
+                    return Err(ConnectorError::environment(format!("cannot resolve {shown}")).because(e));
+                }
             }
         };
         let full = rest.iter().rev().fold(resolved, |p, n| p.join(n));
@@ -58,11 +64,17 @@ impl PathPolicy {
             return Ok(full);
         }
         let roots: Vec<_> = self.roots.iter().map(|r| r.display().to_string()).collect();
-        Err(ConnectorError::user(format!("path {shown} is outside what this agent allows"))
-            .fix(if roots.is_empty() {
-                "start the agent with --allow-path DIR".into()
-            } else {
-                format!("use a path below {}, or start the agent with --allow-path DIR", roots.join(", "))
-            }))
+        Err(
+            ConnectorError::user(format!("path {shown} is outside what this agent allows")).fix(
+                if roots.is_empty() {
+                    "start the agent with --allow-path DIR".into()
+                } else {
+                    format!(
+                        "use a path below {}, or start the agent with --allow-path DIR",
+                        roots.join(", ")
+                    )
+                },
+            ),
+        )
     }
 }

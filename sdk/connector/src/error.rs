@@ -28,7 +28,12 @@ pub struct ConnectorError {
 impl ConnectorError {
     /// An error of that domain; `what` is a sentence without a full stop that names the thing concerned.
     pub fn new(domain: Domain, what: impl Into<String>) -> Self {
-        Self { domain, what: what.into(), fix: None, source: None }
+        Self {
+            domain,
+            what: what.into(),
+            fix: None,
+            source: None,
+        }
     }
 
     /// Something outside is unavailable.

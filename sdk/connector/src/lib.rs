@@ -12,17 +12,24 @@ mod error;
 mod plugin;
 mod record;
 mod schema;
+mod secret;
 mod sink;
 mod source;
 mod spec;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod units;
 mod value;
 
 pub use config::{Config, ConfigError};
 pub use env::{Env, PathPolicy};
 pub use error::{ConnectorError, Domain};
-pub use plugin::{Capabilities, Finding, Kind, Locality, Plugin, PluginInfo, Severity, SinkPlugin, SourcePlugin};
+pub use plugin::{
+    Capabilities, Finding, Kind, Locality, Plugin, PluginInfo, Severity, SinkPlugin, SourcePlugin,
+};
 pub use record::{Headers, Payload};
 pub use schema::{Datum, Field, Schema, SchemaType, Structured};
+pub use secret::SecretRef;
 pub use sink::{Flushed, Sink, SinkContext, SinkPartition, SinkRecord, WriteReport};
 pub use source::{Gap, Polled, Source, SourceContext, SourceRecord, StartPosition};
 pub use spec::{ConfigSpec, Param, ParamType, Rule, Violation};

@@ -84,7 +84,12 @@ pub trait SourcePlugin: Send + Sync {
 
     /// Splits the work into at most `tasks_max` task configurations, at least one. Deterministic for the same outside state.
     /// The default runs the connector as one task with the configuration as it is.
-    async fn plan_tasks(&self, config: &Config, tasks_max: u32, env: &Env) -> Result<Vec<Config>, ConnectorError> {
+    async fn plan_tasks(
+        &self,
+        config: &Config,
+        tasks_max: u32,
+        env: &Env,
+    ) -> Result<Vec<Config>, ConnectorError> {
         let _ = (tasks_max, env);
         Ok(vec![config.clone()])
     }

@@ -20,6 +20,10 @@ use crate::{Config, ConnectorError, Env, Fields, Headers, Payload};
 /// A sink that can tell how far a partition's data has durably come (a file's length, a transaction's number) returns
 /// that from `flush` as opaque state of at most 4 KiB. It is stored **in the same transaction** as the position, and handed back at `open`:
 /// the sink goes back to exactly that point (truncates, ignores what is newer) and so has every record once.
+///
+/// Right after `open`, before the first `write`, Gantry calls `flush` and commits the states it returns together with the positions
+/// that the task starts from. A sink uses this to store where it begins: what is written and lost before the first real
+/// commit can then be told from what was there before.
 #[async_trait]
 pub trait Sink: Send {
     /// Connects, and brings every assigned partition to the state that is committed for it.

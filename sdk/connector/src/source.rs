@@ -13,7 +13,8 @@ use crate::{Config, ConnectorError, Env, Fields, Headers, Payload};
 ///
 /// # Positions
 /// A *partition* is an independently ordered part of the source: a file, a table, a shard. A *position* is the **next**
-/// place to read in it, as fields a person can read. Positions of one partition only grow. Gantry stores the position
+/// place to read in it, as fields a person can read. Positions of one partition only go forward, and none comes twice; Gantry
+/// goes by the order in which records are returned and never compares fields. It stores the position
 /// of the last record of an unbroken run of acknowledged records, never anything beyond it, and hands it to `open` after a
 /// restart, on this agent or another. Records after it are read again: at least once, always.
 #[async_trait]
@@ -111,7 +112,7 @@ pub struct Polled {
 pub struct Gap {
     /// Where.
     pub partition: Arc<Fields>,
-    /// How much, in `unit`.
+    /// How much, in `unit`. 0: it cannot be known whether anything is gone.
     pub amount: u64,
     /// Unit of `amount`: `bytes`, `records`.
     pub unit: &'static str,

@@ -46,15 +46,26 @@ macro_rules! verb {
 }
 
 fn changed(connector: Option<Connector>, changed: bool) -> Result<Changed, Error> {
-    Ok(Changed { connector: connector.unwrap_or_default(), changed })
+    Ok(Changed {
+        connector: connector.unwrap_or_default(),
+        changed,
+    })
 }
 
 fn connector_name(given: &str) -> String {
-    if given.contains('/') { given.to_owned() } else { format!("connectors/{given}") }
+    if given.contains('/') {
+        given.to_owned()
+    } else {
+        format!("connectors/{given}")
+    }
 }
 
 fn agent_name(given: &str) -> String {
-    if given.contains('/') { given.to_owned() } else { format!("agents/{given}") }
+    if given.contains('/') {
+        given.to_owned()
+    } else {
+        format!("agents/{given}")
+    }
 }
 
 impl Client {
@@ -78,7 +89,10 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn get(&self, connector: &str) -> Result<Connector, Error> {
-        let request = GetConnectorRequest { name: connector_name(connector), view: View::Full as i32 };
+        let request = GetConnectorRequest {
+            name: connector_name(connector),
+            view: View::Full as i32,
+        };
         call!(self, connectors.get_connector(request))
     }
 
@@ -109,10 +123,16 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; `ETAG_MISMATCH` when somebody else wrote meanwhile.
-    pub async fn update(&self, mut connector: Connector, mask: &[&str], allow_missing: bool) -> Result<Connector, Error> {
+    pub async fn update(
+        &self,
+        mut connector: Connector,
+        mask: &[&str],
+        allow_missing: bool,
+    ) -> Result<Connector, Error> {
         connector.name = connector_name(&connector.name);
-        let update_mask = (!mask.is_empty())
-            .then(|| gantry_proto::FieldMask { paths: mask.iter().map(|p| (*p).to_owned()).collect() });
+        let update_mask = (!mask.is_empty()).then(|| gantry_proto::FieldMask {
+            paths: mask.iter().map(|p| (*p).to_owned()).collect(),
+        });
         let request = UpdateConnectorRequest {
             connector: Some(connector),
             update_mask,
@@ -145,7 +165,12 @@ impl Client {
     /// [`Error`].
     pub async fn validate(&self, mut connector: Connector) -> Result<ValidateConnectorResponse, Error> {
         connector.name = connector_name(&connector.name);
-        call!(self, connectors.validate_connector(ValidateConnectorRequest { connector: Some(connector) }))
+        call!(
+            self,
+            connectors.validate_connector(ValidateConnectorRequest {
+                connector: Some(connector)
+            })
+        )
     }
 
     verb!(
@@ -166,8 +191,11 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn restart(&self, connector: &str, only_failed: bool) -> Result<Changed, Error> {
-        let request =
-            RestartConnectorRequest { name: connector_name(connector), only_failed, request_id: self.request_id() };
+        let request = RestartConnectorRequest {
+            name: connector_name(connector),
+            only_failed,
+            request_id: self.request_id(),
+        };
         let answer = call!(self, connectors.restart_connector(request))?;
         changed(answer.connector, answer.changed)
     }
@@ -178,7 +206,13 @@ impl Client {
     /// [`Error`].
     pub async fn restart_task(&self, connector: &str, task: u32) -> Result<Changed, Error> {
         let name = format!("{}/tasks/{task}", connector_name(connector));
-        let answer = call!(self, connectors.restart_task(RestartTaskRequest { name, request_id: self.request_id() }))?;
+        let answer = call!(
+            self,
+            connectors.restart_task(RestartTaskRequest {
+                name,
+                request_id: self.request_id()
+            })
+        )?;
         changed(answer.connector, answer.changed)
     }
 
@@ -190,8 +224,11 @@ impl Client {
         let mut all = Vec::new();
         let mut token = String::new();
         loop {
-            let request =
-                ListTasksRequest { parent: connector_name(connector), page_size: 500, page_token: token };
+            let request = ListTasksRequest {
+                parent: connector_name(connector),
+                page_size: 500,
+                page_token: token,
+            };
             let page = call!(self, connectors.list_tasks(request))?;
             all.extend(page.tasks);
             token = page.next_page_token;
@@ -207,7 +244,10 @@ impl Client {
     /// [`Error`].
     pub async fn offsets(&self, connector: &str) -> Result<ConnectorOffsets, Error> {
         let name = format!("{}/offsets", connector_name(connector));
-        call!(self, connectors.get_connector_offsets(GetConnectorOffsetsRequest { name }))
+        call!(
+            self,
+            connectors.get_connector_offsets(GetConnectorOffsetsRequest { name })
+        )
     }
 
     /// The newest events of a connector, newest first.
@@ -231,7 +271,13 @@ impl Client {
         let mut all = Vec::new();
         let mut token = String::new();
         loop {
-            let page = call!(self, plugins.list_plugins(ListPluginsRequest { page_size: 500, page_token: token }))?;
+            let page = call!(
+                self,
+                plugins.list_plugins(ListPluginsRequest {
+                    page_size: 500,
+                    page_token: token
+                })
+            )?;
             all.extend(page.plugins);
             token = page.next_page_token;
             if token.is_empty() {
@@ -245,8 +291,18 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn plugin(&self, plugin: &str) -> Result<Plugin, Error> {
-        let name = if plugin.contains('/') { plugin.to_owned() } else { format!("plugins/{plugin}") };
-        call!(self, plugins.get_plugin(GetPluginRequest { name, version: String::new() }))
+        let name = if plugin.contains('/') {
+            plugin.to_owned()
+        } else {
+            format!("plugins/{plugin}")
+        };
+        call!(
+            self,
+            plugins.get_plugin(GetPluginRequest {
+                name,
+                version: String::new()
+            })
+        )
     }
 
     /// All agents, and why tasks of lost agents are not placed anew, if so.
@@ -257,7 +313,13 @@ impl Client {
         let mut all = Vec::new();
         let mut token = String::new();
         loop {
-            let page = call!(self, agents.list_agents(ListAgentsRequest { page_size: 500, page_token: token }))?;
+            let page = call!(
+                self,
+                agents.list_agents(ListAgentsRequest {
+                    page_size: 500,
+                    page_token: token
+                })
+            )?;
             all.extend(page.agents);
             token = page.next_page_token;
             if token.is_empty() {
@@ -271,7 +333,12 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn agent(&self, agent: &str) -> Result<Agent, Error> {
-        call!(self, agents.get_agent(GetAgentRequest { name: agent_name(agent) }))
+        call!(
+            self,
+            agents.get_agent(GetAgentRequest {
+                name: agent_name(agent)
+            })
+        )
     }
 
     /// Places no more task on the agent. Answers whether that changed anything.
@@ -279,7 +346,10 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn cordon(&self, agent: &str) -> Result<(Agent, bool), Error> {
-        let request = CordonAgentRequest { name: agent_name(agent), request_id: self.request_id() };
+        let request = CordonAgentRequest {
+            name: agent_name(agent),
+            request_id: self.request_id(),
+        };
         let answer = call!(self, agents.cordon_agent(request))?;
         Ok((answer.agent.unwrap_or_default(), answer.changed))
     }
@@ -289,7 +359,10 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn uncordon(&self, agent: &str) -> Result<(Agent, bool), Error> {
-        let request = UncordonAgentRequest { name: agent_name(agent), request_id: self.request_id() };
+        let request = UncordonAgentRequest {
+            name: agent_name(agent),
+            request_id: self.request_id(),
+        };
         let answer = call!(self, agents.uncordon_agent(request))?;
         Ok((answer.agent.unwrap_or_default(), answer.changed))
     }
@@ -299,7 +372,10 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn drain(&self, agent: &str) -> Result<(Agent, bool), Error> {
-        let request = DrainAgentRequest { name: agent_name(agent), request_id: self.request_id() };
+        let request = DrainAgentRequest {
+            name: agent_name(agent),
+            request_id: self.request_id(),
+        };
         let answer = call!(self, agents.drain_agent(request))?;
         Ok((answer.agent.unwrap_or_default(), answer.changed))
     }
@@ -313,7 +389,10 @@ impl Client {
     }
 
     fn request_id(&self) -> String {
-        self.options.request_id.clone().unwrap_or_else(|| Uuid::new_v4().to_string())
+        self.options
+            .request_id
+            .clone()
+            .unwrap_or_else(|| Uuid::new_v4().to_string())
     }
 
     fn request<T>(&self, message: T) -> Request<T> {

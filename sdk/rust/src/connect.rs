@@ -101,7 +101,10 @@ impl Client {
 }
 
 fn prepare(endpoint: &str, options: &Options) -> Result<(Endpoint, Bearer), Error> {
-    let bad = |why: String| Error::Endpoint { endpoint: endpoint.to_owned(), why };
+    let bad = |why: String| Error::Endpoint {
+        endpoint: endpoint.to_owned(),
+        why,
+    };
     if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
         return Err(bad("it must begin with http:// or https://".into()));
     }
@@ -131,7 +134,8 @@ fn prepare(endpoint: &str, options: &Options) -> Result<(Endpoint, Bearer), Erro
         None => None,
         Some(token) => {
             let value = format!("Bearer {token}").parse::<MetadataValue<Ascii>>();
-            let mut value = value.map_err(|_| bad("the token has characters that a header cannot carry".into()))?;
+            let mut value =
+                value.map_err(|_| bad("the token has characters that a header cannot carry".into()))?;
             value.set_sensitive(true);
             Some(value)
         }

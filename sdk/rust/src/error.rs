@@ -62,14 +62,23 @@ impl Error {
 
     /// Whether the thing asked for does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Refused { code: Code::NotFound, .. })
+        matches!(
+            self,
+            Self::Refused {
+                code: Code::NotFound,
+                ..
+            }
+        )
     }
 
     pub(crate) fn from_status(endpoint: &str, status: Status) -> Self {
         let info = status.get_details_error_info();
         // Without ErrorInfo the control plane did not speak: these codes come from the transport.
         if info.is_none() && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) {
-            return Self::Unreachable { endpoint: endpoint.to_owned(), why: transport_cause(&status) };
+            return Self::Unreachable {
+                endpoint: endpoint.to_owned(),
+                why: transport_cause(&status),
+            };
         }
         let (reason, metadata) = info.map(|i| (i.reason, i.metadata)).unwrap_or_default();
         let violations = status
@@ -77,7 +86,10 @@ impl Error {
             .map(|b| b.field_violations)
             .unwrap_or_default()
             .into_iter()
-            .map(|v| Violation { field: v.field, description: v.description })
+            .map(|v| Violation {
+                field: v.field,
+                description: v.description,
+            })
             .collect();
         let preconditions = status
             .get_details_precondition_failure()

@@ -115,16 +115,39 @@ watch!(
 impl Client {
     /// Watches connectors: those named, or all; those that match the filter.
     pub fn watch(&self, names: &[String], filter: &str) -> ConnectorWatch {
-        let names = names.iter().map(|n| if n.contains('/') { n.clone() } else { format!("connectors/{n}") }).collect();
-        let request =
-            WatchConnectorsRequest { names, filter: filter.to_owned(), view: View::Full as i32, ..Default::default() };
+        let names = names
+            .iter()
+            .map(|n| {
+                if n.contains('/') {
+                    n.clone()
+                } else {
+                    format!("connectors/{n}")
+                }
+            })
+            .collect();
+        let request = WatchConnectorsRequest {
+            names,
+            filter: filter.to_owned(),
+            view: View::Full as i32,
+            ..Default::default()
+        };
         ConnectorWatch::new(self.clone(), request)
     }
 
     /// Watches the tasks of a connector; `-`: of all.
     pub fn watch_tasks(&self, connector: &str) -> TaskWatch {
-        let parent = if connector.contains('/') { connector.to_owned() } else { format!("connectors/{connector}") };
-        TaskWatch::new(self.clone(), WatchTasksRequest { parent, ..Default::default() })
+        let parent = if connector.contains('/') {
+            connector.to_owned()
+        } else {
+            format!("connectors/{connector}")
+        };
+        TaskWatch::new(
+            self.clone(),
+            WatchTasksRequest {
+                parent,
+                ..Default::default()
+            },
+        )
     }
 
     /// Watches agents.

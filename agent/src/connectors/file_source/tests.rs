@@ -1,0 +1,7 @@
+//! Whole tasks on real files, with tokio's clock paused.
+
+mod compliance;
+mod files;
+mod interleavings;
+mod rig;
+mod rotation;

@@ -1,0 +1,50 @@
+//! The connectors that every agent has: one folder each, of the same shape.
+
+#[cfg(feature = "blackhole")]
+mod blackhole_sink;
+#[cfg(any(test, feature = "destructive"))]
+mod destructive_source;
+#[cfg(feature = "file")]
+mod eol;
+#[cfg(feature = "file")]
+mod file_sink;
+#[cfg(feature = "file")]
+mod file_source;
+#[cfg(feature = "generator")]
+mod generator_source;
+
+use gantry_connector::Plugin;
+
+/// All of them.
+pub fn builtin() -> Vec<Plugin> {
+    vec![
+        #[cfg(feature = "blackhole")]
+        Plugin::Sink(std::sync::Arc::new(blackhole_sink::BlackholeSinkPlugin)),
+        #[cfg(any(test, feature = "destructive"))]
+        Plugin::Source(std::sync::Arc::new(destructive_source::DestructiveSourcePlugin)),
+        #[cfg(feature = "file")]
+        Plugin::Sink(std::sync::Arc::new(file_sink::FileSinkPlugin)),
+        #[cfg(feature = "file")]
+        Plugin::Source(std::sync::Arc::new(file_source::FileSourcePlugin)),
+        #[cfg(feature = "generator")]
+        Plugin::Source(std::sync::Arc::new(generator_source::GeneratorSourcePlugin)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use gantry_connector::testkit::check_info;
+
+    use super::builtin;
+
+    #[test]
+    fn every_connector_describes_itself_under_a_name_of_its_own() {
+        let mut names = HashSet::new();
+        for plugin in builtin() {
+            check_info(&plugin.info());
+            assert!(names.insert(plugin.info().name));
+        }
+    }
+}

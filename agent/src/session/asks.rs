@@ -1,0 +1,337 @@
+//! Questions that only a plugin's code can answer.
+
+use std::{sync::Arc, time::Duration};
+
+use gantry_bus::{Bus, BusFactory, Endpoint, Queue};
+use gantry_connector::{Config, ConnectorError, Env, Finding, Plugin, Severity};
+use gantry_proto::{
+    agent::v1::{
+        Ask, AskAnswer, PlanTasksAnswer, PlannedTask, ValidateAnswer, ask::Question, ask_answer::Answer,
+    },
+    v1::{self, finding},
+};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    problem::{Cause, Failure},
+    secrets::{Scrubber, Secrets},
+    supervisor::admit::{Registry, check, spec_of},
+    task::{
+        route_or_create,
+        thread::{guard, spawn},
+    },
+    wire,
+};
+
+/// Answers asks.
+#[derive(Clone)]
+pub(crate) struct Asks {
+    pub(crate) registry: Registry,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) env: Env,
+    pub(crate) bus: Arc<dyn BusFactory>,
+    pub(crate) limit: Duration,
+    pub(crate) inline: bool,
+}
+
+impl Asks {
+    /// Answers within the time that an answer is of use.
+    pub(crate) async fn answer(&self, ask: Ask, wall: Duration) -> AskAnswer {
+        let limit = wire::duration_in(ask.timeout.as_ref(), self.limit).min(self.limit);
+        let id = ask.id.clone();
+        let answer = match timeout(limit, self.question(ask)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(failure)) => Answer::Problem(failure.problem(wall)),
+            Err(_) => {
+                let what = format!("the plugin did not answer within {} s", limit.as_secs());
+                Answer::Problem(Failure::new(Cause::External, "ASK_TIMED_OUT", what).problem(wall))
+            }
+        };
+        AskAnswer {
+            id,
+            answer: Some(answer),
+        }
+    }
+
+    async fn question(&self, ask: Ask) -> Result<Answer, Failure> {
+        let plugin = self
+            .registry
+            .find(&ask.plugin, &ask.plugin_version)
+            .cloned()
+            .ok_or_else(|| {
+                let what = format!(
+                    "this agent has no plugin {} in version {}",
+                    ask.plugin, ask.plugin_version
+                );
+                Failure::new(Cause::System, "NO_PLUGIN", what)
+            })?;
+        match &ask.question {
+            Some(Question::Validate(_)) => self.validate(&plugin, &ask).await,
+            Some(Question::PlanTasks(plan)) => self.plan_tasks(&plugin, &ask, plan.tasks_max.max(1)).await,
+            None => Err(Failure::new(
+                Cause::System,
+                "UNKNOWN_ASK",
+                "this version of the agent does not know the question",
+            )),
+        }
+    }
+
+    async fn validate(&self, plugin: &Plugin, ask: &Ask) -> Result<Answer, Failure> {
+        let spec = spec_of(plugin);
+        let given = match spec.check(&wire::config_in(ask.config.as_ref())) {
+            Ok(config) => config,
+            Err(violations) => {
+                let error = |v: gantry_connector::Violation| v1::Finding {
+                    severity: finding::Severity::Error as i32,
+                    field: format!("config.{}", v.param),
+                    message: v.message,
+                    fix: v.fix,
+                };
+                let findings = violations.into_iter().map(error).collect();
+                return Ok(Answer::Validate(ValidateAnswer { findings }));
+            }
+        };
+        let (config, scrubber) = match self.secrets.resolve(&spec, &given) {
+            Ok(resolved) => resolved,
+            Err(failure) if failure.cause == Cause::User => {
+                let finding = v1::Finding {
+                    severity: finding::Severity::Error as i32,
+                    field: "config".into(),
+                    message: failure.message,
+                    fix: failure.fix,
+                };
+                return Ok(Answer::Validate(ValidateAnswer {
+                    findings: vec![finding],
+                }));
+            }
+            Err(failure) => return Err(failure),
+        };
+        let (plugin, env) = (plugin.clone(), self.env.clone());
+        let code = async move {
+            Ok(match &plugin {
+                Plugin::Source(p) => p.validate(&config, &env).await,
+                Plugin::Sink(p) => p.validate(&config, &env).await,
+            })
+        };
+        let mut found = self.on_thread("validate", &scrubber, code).await?;
+        found.extend(self.topics(ask).await);
+        let clean = |f: Finding| Finding {
+            message: scrubber.scrub(&f.message),
+            fix: scrubber.scrub(&f.fix),
+            ..f
+        };
+        let findings = found.into_iter().map(clean).map(wire::finding_out).collect();
+        Ok(Answer::Validate(ValidateAnswer { findings }))
+    }
+
+    /// Topics that are missing and will not be created.
+    async fn topics(&self, ask: &Ask) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if ask.create_queues > 0 {
+            return findings;
+        }
+        let bus = self.bus(ask);
+        for topic in &ask.topics {
+            if let Err(e) = bus.route(topic).await {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    param: String::new(),
+                    message: format!("topic {topic}: {}", crate::problem::chain(&e)),
+                    fix: "create the topic, or set topic_create".into(),
+                });
+            }
+        }
+        findings
+    }
+
+    async fn plan_tasks(&self, plugin: &Plugin, ask: &Ask, tasks_max: u32) -> Result<Answer, Failure> {
+        let spec = spec_of(plugin);
+        let given = check(&spec, ask.config.as_ref())
+            .map_err(|what| Failure::new(Cause::User, "CONFIG_INVALID", what))?;
+        let bus = self.bus(ask);
+        let mut queues = Vec::new();
+        for topic in &ask.topics {
+            let route = route_or_create(&*bus, topic, ask.create_queues).await;
+            queues.extend(route.map_err(|e| Failure::bus(&e))?);
+        }
+        let answer = match plugin {
+            Plugin::Sink(_) => divide(&given, queues, tasks_max),
+            Plugin::Source(plugin) => {
+                let (config, scrubber) = self.secrets.resolve(&spec, &given)?;
+                let (plugin, env) = (plugin.clone(), self.env.clone());
+                let code = async move { plugin.plan_tasks(&config, tasks_max, &env).await };
+                let mut planned = self.on_thread("plan_tasks", &scrubber, code).await?;
+                for config in &mut planned {
+                    // What was resolved for the plugin's code must not leave the agent.
+                    for param in spec.params.iter().filter(|p| p.secret) {
+                        if let Some(reference) = given.get(&param.name) {
+                            config.set(param.name.clone(), reference.clone());
+                        }
+                    }
+                    let text = serde_json::Value::Object(config.as_map().clone()).to_string();
+                    if scrubber.scrub(&text) != text {
+                        let what = "the plugin put a secret into another parameter of a task";
+                        return Err(Failure::new(Cause::Task, "PLAN_HOLDS_SECRET", what));
+                    }
+                }
+                if planned.is_empty() {
+                    return Err(Failure::new(
+                        Cause::Task,
+                        "PLAN_EMPTY",
+                        "the plugin planned no task",
+                    ));
+                }
+                planned.truncate(tasks_max as usize);
+                let task = |c: &Config| PlannedTask {
+                    config: Some(wire::config_out(c)),
+                    queues: Vec::new(),
+                };
+                PlanTasksAnswer {
+                    tasks: planned.iter().map(task).collect(),
+                    total_queues: 0,
+                }
+            }
+        };
+        Ok(Answer::PlanTasks(answer))
+    }
+
+    fn bus(&self, ask: &Ask) -> Arc<dyn Bus> {
+        self.bus.bus(&Endpoint {
+            namesrv: ask.namesrv.clone(),
+        })
+    }
+
+    /// Runs code of a plugin on a thread of its own; a panic or an error becomes a failure without secrets.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        hook: &'static str,
+        scrubber: &Scrubber,
+        code: impl Future<Output = Result<T, ConnectorError>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (tell, told) = oneshot::channel();
+        let code = async move {
+            // Nobody waits any more when the time is over.
+            let _ = tell.send(guard(hook, code).await);
+        };
+        spawn(format!("ask {hook}"), self.inline, code)
+            .map_err(|e| Failure::new(Cause::System, "NO_THREAD", format!("no thread: {e}")))?;
+        match told.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(e)) => Err(Failure::connector(hook, &e).scrubbed(scrubber)),
+            Err(_) => Err(Failure::new(
+                Cause::Task,
+                "THREAD_ENDED",
+                format!("{hook}: the plugin's thread ended"),
+            )),
+        }
+    }
+}
+
+/// Deals the queues out to at most so many tasks, one after another.
+fn divide(config: &Config, queues: Vec<Queue>, tasks_max: u32) -> PlanTasksAnswer {
+    let count = (tasks_max as usize).min(queues.len()).max(1);
+    let total_queues = queues.len() as u32;
+    let mut tasks = vec![
+        PlannedTask {
+            config: Some(wire::config_out(config)),
+            queues: Vec::new()
+        };
+        count
+    ];
+    for (at, queue) in queues.iter().enumerate() {
+        tasks[at % count].queues.push(wire::queue_out(queue));
+    }
+    PlanTasksAnswer { tasks, total_queues }
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_bus::memory::{MemoryBus, MemoryBusFactory};
+    use gantry_proto::agent::v1::{PlanTasks, Validate};
+
+    use super::*;
+    use crate::testing::plugins;
+
+    fn asks(bus: &MemoryBus) -> Asks {
+        Asks {
+            registry: Registry::new(plugins::all()),
+            secrets: Arc::new(Secrets::new(vec![]).with_env(|_| Some("s3cret".into()))),
+            env: Env::default(),
+            bus: Arc::new(MemoryBusFactory::of(bus.clone())),
+            limit: Duration::from_secs(10),
+            inline: true,
+        }
+    }
+
+    fn ask(plugin: &str, question: Question, create_queues: u32) -> Ask {
+        Ask {
+            id: "1".into(),
+            plugin: plugin.into(),
+            topics: vec!["t".into()],
+            create_queues,
+            question: Some(question),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queues_are_dealt_out_and_the_topic_is_created() {
+        let bus = MemoryBus::new();
+        let plan = Question::PlanTasks(PlanTasks { tasks_max: 3 });
+        let missing = asks(&bus).answer(ask("fake-sink", plan, 0), Duration::ZERO).await;
+        let Some(Answer::Problem(problem)) = missing.answer else {
+            panic!("{missing:?}")
+        };
+        assert_eq!(
+            (problem.domain(), problem.reason.as_str()),
+            (v1::problem::Domain::External, "TOPIC_MISSING")
+        );
+        let planned = asks(&bus).answer(ask("fake-sink", plan, 4), Duration::ZERO).await;
+        let Some(Answer::PlanTasks(planned)) = planned.answer else {
+            panic!("{planned:?}")
+        };
+        let ids: Vec<Vec<_>> = planned
+            .tasks
+            .iter()
+            .map(|t| t.queues.iter().map(|q| q.id).collect())
+            .collect();
+        assert_eq!(
+            (ids, planned.total_queues),
+            (vec![vec![0, 3], vec![1], vec![2]], 4)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn secrets_stay_here_when_a_source_is_planned() {
+        let (bus, plan) = (MemoryBus::new(), Question::PlanTasks(PlanTasks { tasks_max: 2 }));
+        let mut question = ask("fake-source", plan, 1);
+        let config = serde_json::json!({"password": "${env:GANTRY_SECRET_X}"});
+        question.config = serde_json::from_value(config).ok();
+        let answer = asks(&bus).answer(question, Duration::ZERO).await;
+        let Some(Answer::PlanTasks(planned)) = &answer.answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(planned.tasks.len(), 1);
+        let text = format!("{answer:?}");
+        assert!(
+            text.contains("${env:GANTRY_SECRET_X}") && !text.contains("s3cret"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn violations_are_findings_and_unknown_plugins_a_problem() {
+        let bus = MemoryBus::new();
+        let mut question = ask("fake-source", Question::Validate(Validate {}), 1);
+        question.config = serde_json::from_value(serde_json::json!({"nonsense": 1})).ok();
+        let answer = asks(&bus).answer(question, Duration::ZERO).await;
+        let Some(Answer::Validate(found)) = answer.answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(found.findings[0].field, "config.nonsense");
+        let answer = asks(&bus)
+            .answer(ask("x", Question::Validate(Validate {}), 1), Duration::ZERO)
+            .await;
+        assert!(matches!(answer.answer, Some(Answer::Problem(_))));
+    }
+}

@@ -1,0 +1,113 @@
+//! A sink task: one reader per queue, write, flush, commit; reading and committing overlap with writing.
+
+mod batch;
+mod hook;
+mod pipeline;
+mod queue;
+mod reader;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use gantry_connector::{Sink, SinkContext};
+use tokio::sync::mpsc;
+
+use self::{
+    hook::{Hook, Order, Report},
+    pipeline::Pipeline,
+    queue::QueueState,
+};
+use super::{
+    How, RunContext, RunEnd, RunEvent,
+    hooked::Hooked,
+    hung,
+    prepare::{Prepared, until_told},
+    thread,
+};
+use crate::problem::{Cause, Failure};
+
+type Thread = Hooked<Order, Report>;
+
+/// Runs the sink until it ends.
+pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, sink: Box<dyn Sink>) -> RunEnd {
+    let queues = match start::starts(&mut ctx, &prepared).await {
+        Ok(queues) => queues,
+        Err(how) => return how.into(),
+    };
+    let mut thread = match spawn(&ctx, &prepared, &queues, sink) {
+        Ok(thread) => thread,
+        Err(e) => {
+            return How::Failed(Failure::new(
+                Cause::System,
+                "NO_THREAD",
+                format!("no thread: {e}"),
+            ))
+            .into();
+        }
+    };
+    let limit = ctx.limits.hooks.open;
+    let opened = tokio::time::timeout(limit, until_told(&mut ctx.control, thread.reports.recv())).await;
+    let how = match opened {
+        Err(_) => {
+            return RunEnd {
+                how: How::Failed(hung("open", limit)),
+                leaked: Some(thread.gone),
+            };
+        }
+        Ok(Err(how)) => how,
+        Ok(Ok(Some(Report::Opened(Ok(()))))) => {
+            prepared.permit.take();
+            ctx.tell(RunEvent::Opened).await;
+            return Pipeline::new(ctx, &prepared.read, queues, thread).run().await;
+        }
+        Ok(Ok(Some(Report::Opened(Err(e))))) => How::Failed(Failure::connector("open", &e)),
+        Ok(Ok(_)) => How::Failed(Failure::new(
+            Cause::Task,
+            "THREAD_ENDED",
+            "the connector's thread ended",
+        )),
+    };
+    let leaked = thread
+        .close(Order::Close, ctx.limits.hooks.close, |r| not_closed(&ctx, r))
+        .await;
+    RunEnd { how, leaked }
+}
+
+fn spawn(
+    ctx: &RunContext,
+    prepared: &Prepared,
+    queues: &[QueueState],
+    sink: Box<dyn Sink>,
+) -> std::io::Result<Thread> {
+    let (orders, orders_out) = mpsc::channel(2);
+    let (reports_in, reports) = mpsc::channel(2);
+    let context = SinkContext {
+        config: prepared.config.clone(),
+        partitions: queues.iter().map(QueueState::partition).collect(),
+        total_partitions: ctx.spec.total_queues,
+        task: ctx.key.task,
+        tasks: ctx.spec.tasks,
+        env: ctx.env.clone(),
+    };
+    let hook = Hook {
+        sink,
+        orders: orders_out,
+        reports: reports_in,
+        lease: ctx.lease.clone(),
+    };
+    let gone = thread::spawn(ctx.thread_name(), ctx.inline, hook.run(context))?;
+    Ok(Hooked {
+        orders,
+        reports,
+        gone,
+    })
+}
+
+fn not_closed(ctx: &RunContext, report: Report) {
+    if let Report::NotClosed(e) = report {
+        tracing::warn!(
+            error = ctx.scrubber.scrub(&e.chain()),
+            "close failed; it changes nothing"
+        );
+    }
+}

@@ -1,0 +1,119 @@
+use gantry_proto::v1::{
+    self, Problem,
+    connector::{Kind, State, TargetState},
+    task::State as Task,
+};
+
+use super::task;
+use crate::domain::{
+    Reasons, Snapshot, Uid, Versioned,
+    lifecycle::{self, Row},
+    status::{self, Planned},
+    stored,
+};
+
+/// The etag of a connector's specification: a status write never changes it.
+pub fn etag(connector: &Versioned<stored::Connector>) -> String {
+    connector.mod_revision.to_string()
+}
+
+/// A connector in full. `reasons`: why tasks wait, from the planner, once for a snapshot.
+pub fn connector_view(snapshot: &Snapshot, reasons: &Reasons, name: &str) -> Option<v1::Connector> {
+    let stored = snapshot.connectors.get(name)?;
+    let uid = Uid(stored.uid.as_str().into());
+    let pointer = snapshot.pointers.get(&uid);
+    let tasks: Vec<_> = task::task_ids(snapshot, name, &uid)
+        .into_iter()
+        .map(|id| {
+            let state = status::task_state(snapshot, &id, task::is_refused(reasons, name, id.n));
+            (id, state)
+        })
+        .collect();
+    let states: Vec<_> = tasks.iter().map(|(_, state)| *state).collect();
+
+    let mut view = stored.definition.clone().unwrap_or_default();
+    let (deleting, target) = (stored.delete_time.is_some(), view.target_state());
+    let problem = status::plan_problem(stored, pointer);
+    let planned = match pointer {
+        Some(p) if p.plan_generation > 0 => Planned::Yes,
+        _ if problem.is_some_and(|p| p.problem_final) => Planned::Never,
+        _ => Planned::NotYet,
+    };
+    let state = status::roll_up(deleting, target, planned, &states);
+    let held = Snapshot::tasks_of(&snapshot.grants, &uid).next().is_some();
+
+    view.name = format!("connectors/{name}");
+    view.uid.clone_from(&stored.uid);
+    view.etag = etag(stored);
+    view.kind = kind(snapshot, &view.plugin).into();
+    view.generation = stored.generation;
+    view.observed_generation = match pointer {
+        // Nothing has to be planned for a connector without tasks.
+        _ if !deleting && target == TargetState::Stopped && !held => stored.generation,
+        pointer => pointer.map_or(0, |p| p.generation),
+    };
+    view.reconciling = status::is_reconciling(snapshot, stored, pointer, &tasks);
+    view.set_state(state);
+    if !status::ends(stored) {
+        let waiting = view.observed_generation < view.generation;
+        let reason = || reasons.connector(name).filter(|_| waiting).map(task::problem);
+        view.plan_error = problem.and_then(|p| p.problem.clone()).or_else(reason);
+    }
+    view.error = match state {
+        State::Failed if planned == Planned::Never => view.plan_error.clone(),
+        State::Failed | State::Degraded | State::Unknown | State::Pending => {
+            first_cause(snapshot, reasons, name, &uid)
+        }
+        _ => None,
+    };
+    view.allowed_actions = lifecycle::allowed_actions(Row::of(deleting, target, state, held))
+        .into_iter()
+        .map(Into::into)
+        .collect();
+    view.task_counts = Some(counts(&states));
+    view.create_time = stored.create_time;
+    view.update_time = stored.update_time;
+    view.delete_time = stored.delete_time;
+    Some(view)
+}
+
+/// The plugin's direction, the same in all its versions.
+fn kind(snapshot: &Snapshot, plugin: &str) -> Kind {
+    let first = snapshot.plugins.range((plugin.into(), "".into())..).next();
+    let record = first
+        .filter(|((id, _), _)| **id == *plugin)
+        .and_then(|(_, record)| record.plugin.as_ref());
+    record.map_or(Kind::Unspecified, |p| p.kind())
+}
+
+fn counts(states: &[Task]) -> v1::TaskCounts {
+    let count = |state| i32::try_from(states.iter().filter(|s| **s == state).count()).unwrap_or(i32::MAX);
+    v1::TaskCounts {
+        total: i32::try_from(states.len()).unwrap_or(i32::MAX),
+        running: count(Task::Running),
+        paused: count(Task::Paused),
+        failed: count(Task::Failed),
+    }
+}
+
+/// The problem of the task that is worst off; of several the one with the lowest number.
+fn first_cause(snapshot: &Snapshot, reasons: &Reasons, name: &str, uid: &Uid) -> Option<Problem> {
+    const WORST_FIRST: [Task; 8] = [
+        Task::Failed,
+        Task::Stalled,
+        Task::Unknown,
+        Task::BackingOff,
+        Task::Pending,
+        Task::Starting,
+        Task::Stopping,
+        Task::Stopped,
+    ];
+    let tasks = task::task_views(snapshot, reasons, uid);
+    let rank = |t: &v1::Task| WORST_FIRST.iter().position(|s| *s == t.state());
+    let worst = tasks
+        .iter()
+        .filter(|t| t.problem.is_some())
+        .filter_map(|t| rank(t).map(|r| (r, t)));
+    let found = worst.min_by_key(|(r, _)| *r).and_then(|(_, t)| t.problem.clone());
+    found.or_else(|| reasons.connector(name).map(task::problem))
+}

@@ -1,0 +1,6 @@
+mod cases;
+mod model;
+mod props;
+mod splits;
+mod views;
+mod world;

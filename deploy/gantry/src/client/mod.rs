@@ -1,0 +1,64 @@
+//! The client commands: one call or watch each, then print.
+
+mod agents;
+mod connectors;
+mod edit;
+mod plugins;
+mod wait;
+
+use gantry_client::{Client, Options};
+
+use crate::{
+    args::{Command, Global},
+    failure::{Exit, Failure},
+    render::Style,
+};
+
+/// What every client command needs.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) style: Style,
+}
+
+pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    let session = Session {
+        client: connect(global)?,
+        style: Style::new(global),
+    };
+    match command {
+        Command::Connectors(command) => connectors::run(&session, command).await,
+        Command::Plugins(command) => plugins::run(&session, command).await,
+        Command::Agents(command) => agents::run(&session, command).await,
+        _ => Err(Failure::usage("not a client command")),
+    }
+}
+
+fn connect(global: &Global) -> Result<Client, Failure> {
+    let token = match &global.token_file {
+        None => None,
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map(|t| t.trim().to_owned())
+                .map_err(|e| {
+                    Failure::new(Exit::Refused, format!("cannot read the token: {e}"))
+                        .at(path.display().to_string())
+                        .fix("give the path of a file that holds the token alone")
+                })?,
+        ),
+    };
+    if let Some(id) = &global.request_id
+        && uuid::Uuid::parse_str(id).is_err()
+    {
+        return Err(Failure::usage("--request-id is no UUID")
+            .at(id)
+            .fix("make one with `uuidgen`"));
+    }
+    let options = Options {
+        ca: global.ca.clone(),
+        identity: global.cert.clone().zip(global.key.clone()),
+        token,
+        request_id: global.request_id.clone(),
+        ..Options::default()
+    };
+    Ok(Client::connect_lazy(&global.endpoint, options)?)
+}

@@ -1,0 +1,110 @@
+use std::fmt;
+
+use gantry_client::Error;
+use tonic::Code;
+
+/// Exit codes are a contract: scripts use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Refused = 1,
+    Usage = 2,
+    NotFound = 3,
+    TimedOut = 4,
+    Unreachable = 5,
+}
+
+/// What is wrong, where, and what to do: printed as three lines.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    what: String,
+    places: Vec<String>,
+    fix: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            what: what.into(),
+            places: Vec::new(),
+            fix: String::new(),
+        }
+    }
+
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
+    pub(crate) fn at(mut self, place: impl Into<String>) -> Self {
+        self.places.push(place.into());
+        self
+    }
+
+    pub(crate) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = fix.into();
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.what)?;
+        for place in &self.places {
+            write!(f, "\n   at: {place}")?;
+        }
+        if !self.fix.is_empty() {
+            write!(f, "\n  fix: {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Endpoint { endpoint, why } => Self::usage(format!("cannot use the endpoint: {why}"))
+                .at(endpoint)
+                .fix("give --endpoint http://HOST:PORT or set GANTRY_ENDPOINT"),
+            Error::Unreachable { endpoint, why } => Self::new(
+                Exit::Unreachable,
+                format!("the control plane cannot be reached: {why}"),
+            )
+            .at(endpoint)
+            .fix("start it (`gantry dev`), or give its address with --endpoint or GANTRY_ENDPOINT"),
+            Error::Refused {
+                code,
+                message,
+                metadata,
+                violations,
+                preconditions,
+                ..
+            } => {
+                let exit = if code == Code::NotFound {
+                    Exit::NotFound
+                } else {
+                    Exit::Refused
+                };
+                let mut failure = Self::new(exit, message);
+                for v in violations {
+                    failure = failure.at(format!("{}: {}", v.field, v.description));
+                }
+                if let Some(omitted) = metadata.get("omitted") {
+                    failure = failure.at(format!("and {omitted} more"));
+                }
+                let fix = match code {
+                    Code::Aborted => "get it anew, make the change again, and write it again".into(),
+                    Code::NotFound => {
+                        "look at what exists: gantry connectors list, plugins list, agents list".into()
+                    }
+                    Code::Unavailable => "try again in a moment".into(),
+                    Code::Unauthenticated => "give a token with --token-file".into(),
+                    _ => preconditions.join("; "),
+                };
+                failure.fix(fix)
+            }
+        }
+    }
+}

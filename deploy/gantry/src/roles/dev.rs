@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use super::{
+    node::{Node, NodeConfig},
+    signals,
+};
+use crate::{
+    args::{Dev, Global},
+    failure::Failure,
+    render::out,
+    telemetry,
+};
+
+/// The demo's process as a service: data survives a restart.
+pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
+    let _telemetry = telemetry::start(global, "gantry-dev", "info")?;
+    let stop = signals::shutdown()?;
+    let config = NodeConfig {
+        data_dir: dev.data_dir,
+        listen: dev.listen,
+        namesrv: dev.namesrv,
+        agents: dev.agents,
+        etcd_listen: dev.embedded_etcd_listen,
+        metrics_listen: dev.metrics_listen,
+    };
+    let node = Node::start(config, stop.clone()).await?;
+    if let Some(address) = node.etcd_endpoint() {
+        out(&format!("store for etcdctl on http://{address}"))?;
+    }
+    out(&format!("ready on {}", node.endpoint()))?;
+    stop.cancelled().await;
+    node.stopped(Duration::from_secs(60)).await;
+    Ok(())
+}
