@@ -41,6 +41,7 @@ impl Agent {
             config.tls.clone(),
             config.token.as_deref(),
             jitter.clone(),
+            config.hooks.dial.clone(),
         )?;
         for plugin in &config.plugins {
             let info = plugin.info();

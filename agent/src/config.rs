@@ -1,7 +1,9 @@
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use gantry_bus::BusFactory;
 use gantry_connector::Plugin;
+use tokio::io::DuplexStream;
 
 use crate::{
     clock::{Clock, SystemClock},
@@ -130,7 +132,12 @@ pub struct Hooks {
     /// Runs connector code on the shared runtime instead of threads of its own: only for tests with a paused clock, which
     /// no other thread follows. Code that blocks then blocks the agent.
     pub inline_connectors: bool,
+    /// Opens the connection to an address of the control plane in place of TCP: for tests and simulations in one process.
+    pub dial: Option<Dial>,
 }
+
+/// Opens a connection to an address.
+pub type Dial = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<DuplexStream>> + Send + Sync>;
 
 impl Default for Hooks {
     fn default() -> Self {
@@ -141,6 +148,7 @@ impl Default for Hooks {
                 std::process::abort();
             }),
             inline_connectors: false,
+            dial: None,
         }
     }
 }

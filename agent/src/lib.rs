@@ -5,6 +5,8 @@
 //! thread of its own; everything else on the runtime that [`Agent::run`] is called on.
 
 mod agent;
+#[cfg(test)]
+mod agent_tests;
 mod backoff;
 mod clock;
 mod config;
@@ -27,5 +29,5 @@ mod wire;
 
 pub use agent::Agent;
 pub use clock::{Clock, SystemClock, TokioClock};
-pub use config::{AgentConfig, HookLimits, Hooks, Limits, TlsOptions};
+pub use config::{AgentConfig, Dial, HookLimits, Hooks, Limits, TlsOptions};
 pub use error::AgentError;

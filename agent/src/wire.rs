@@ -6,8 +6,6 @@ use gantry_connector::{
     Config, ConfigSpec, Fields, Finding, Kind, Locality, Param, ParamType, PluginInfo, Rule, Severity, Value,
 };
 use gantry_proto::v1;
-use prost::Message;
-use sha2::{Digest, Sha256};
 
 /// A partition or position as on the wire.
 pub(crate) fn fields_out(fields: &Fields) -> BTreeMap<String, v1::Value> {
@@ -73,13 +71,6 @@ pub(crate) fn timestamp(wall: Duration) -> pbjson_types::Timestamp {
         seconds: wall.as_secs() as i64,
         nanos: wall.subsec_nanos() as i32,
     }
-}
-
-/// SHA-256 over the encoded messages, one after another without anything between them.
-pub(crate) fn digest<'a, M: Message + 'a>(messages: impl IntoIterator<Item = &'a M>) -> Vec<u8> {
-    let mut hash = Sha256::new();
-    messages.into_iter().for_each(|m| hash.update(m.encode_to_vec()));
-    hash.finalize().to_vec()
 }
 
 /// A queue from the wire.

@@ -1,6 +1,7 @@
 //! The wire: what users, agents and the control plane say to each other, generated from the files beside this crate,
 //! and what all of them must agree on (resource names, error details, field masks). No policy.
 
+pub mod digest;
 pub mod error;
 pub mod name;
 

@@ -137,6 +137,13 @@ impl<'a> Cluster<'a> {
     /// Starts an agent and waits for nothing. Kills the one of that name before, if it runs.
     pub fn spawn_agent(&mut self, name: &str) -> Result<()> {
         self.agents.remove(name);
+        let process = self.spawn_twin(name)?;
+        self.agents.insert(name.to_owned(), process);
+        Ok(())
+    }
+
+    /// Starts an agent, even if one of that name runs.
+    pub fn spawn_twin(&self, name: &str) -> Result<Process> {
         let (server, locks) = (
             format!("http://{}", self.ports.address(1)),
             self.work.dir("locks")?,
@@ -152,9 +159,7 @@ impl<'a> Cluster<'a> {
             "--lock-dir".as_ref(),
             locks.as_os_str(),
         ];
-        let process = Gantry::spawn(self.work, &format!("agent-{name}"), &args)?;
-        self.agents.insert(name.to_owned(), process);
-        Ok(())
+        Gantry::spawn(self.work, &format!("agent-{name}"), &args)
     }
 
     /// Kills an agent as `kill -9` does.

@@ -20,6 +20,7 @@ mod work;
 pub use cli::Cli;
 pub use cluster::Cluster;
 pub use gantry::Gantry;
+pub use ports::Ports;
 pub use process::{Process, Signal};
 pub use servers::etcd::Etcd;
 pub use servers::rocketmq::RocketMq;

@@ -2,12 +2,17 @@
 //!
 //! `cargo run --release -p gantry-bus --features raw-client --example throughput -- NAMESRV [SECONDS]`
 
+#![allow(
+    deprecated,
+    reason = "the classic pull consumer is what this bus is to be compared with"
+)]
+
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +22,7 @@ use rocketmq_client_rust::{
 };
 use rocketmq_model::common::message::{message_queue::MessageQueue, message_single::Message};
 use rocketmq_runtime::RuntimeContext;
+use tokio::time::Instant;
 
 type Anyhow<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -26,7 +32,6 @@ const QUEUES: u32 = 4;
 
 struct Raw {
     producer: DefaultMQProducer,
-    #[allow(deprecated)]
     consumer: DefaultMQPullConsumer,
 }
 
@@ -68,7 +73,6 @@ async fn main() -> Anyhow<()> {
     Ok(())
 }
 
-#[allow(deprecated)]
 async fn connect_raw(context: &RuntimeContext, namesrv: &str) -> Anyhow<Raw> {
     let config = ClientRuntimeConfig::default();
     let runtime = ClientRuntime::try_new(context.service_context("client"), config, TelemetryHandle::noop())?;
@@ -147,7 +151,6 @@ async fn send_bus(bus: &RocketmqBus, queues: &[Queue], body: &Bytes, duration: D
     .await
 }
 
-#[allow(deprecated)]
 async fn pull_raw(raw: &Raw, queues: &[Queue], duration: Duration) -> f64 {
     rate(queues, duration, |queue, offset| async move {
         let pulled = raw

@@ -86,7 +86,8 @@ pub struct PullRequest {
     pub offset: u64,
     /// At most so many messages; the broker may give fewer.
     pub max_messages: u32,
-    /// How long the broker may hold the request while there is nothing to give. Zero: answer at once.
+    /// How long the broker may hold the request while there is nothing to give. Zero: answer at once. Apache RocketMQ
+    /// may take up to 5 s longer.
     pub wait: Duration,
 }
 

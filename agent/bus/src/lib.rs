@@ -5,6 +5,7 @@
 
 mod api;
 mod check;
+mod clock;
 mod error;
 pub mod memory;
 #[cfg(feature = "rocketmq")]

@@ -98,7 +98,7 @@ impl Servers {
     }
 
     async fn stop(self) {
-        if tokio::time::timeout(STOP_TIMEOUT, self.broker.shutdown())
+        if tokio::time::timeout(STOP_TIMEOUT, Box::pin(self.broker.shutdown()))
             .await
             .is_err()
         {
@@ -115,13 +115,11 @@ async fn start_broker(
 ) -> Result<BrokerBootstrap<Running>, StartError> {
     let settings = settings::broker(dir, ports)?;
     let start = async {
-        rocketmq_broker::Builder::new(context, TelemetryRuntimeGuard::noop())
+        let broker = rocketmq_broker::Builder::new(context, TelemetryRuntimeGuard::noop())
             .with_validated_config(settings)
-            .build()
-            .initialize()
-            .await?
-            .start()
-            .await
+            .build();
+        let broker = Box::pin(broker.initialize()).await?;
+        Box::pin(broker.start()).await
     };
     match tokio::time::timeout(START_TIMEOUT, start).await {
         Ok(started) => started.map_err(|error| StartError::failed("broker", error)),
@@ -142,7 +140,7 @@ impl NameServer {
             .set_server_config(settings::namesrv_server(ports))
             .build();
         let mut task = tokio::spawn(async move {
-            let stopped = server.boot_with_shutdown(async move { _ = stop_asked.await });
+            let stopped = Box::pin(server.boot_with_shutdown(async move { _ = stop_asked.await }));
             stopped
                 .await
                 .map_err(|error| StartError::failed("name server", error))

@@ -1,7 +1,7 @@
-use std::{net::TcpListener, time::Instant};
+use std::net::TcpListener;
 
 use gantry_embedded_rocketmq::{EmbeddedRocketmq, Options, StartError};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 
 async fn listens(address: &str) -> bool {
     TcpStream::connect(address).await.is_ok()

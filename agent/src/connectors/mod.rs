@@ -12,6 +12,8 @@ mod file_sink;
 mod file_source;
 #[cfg(feature = "generator")]
 mod generator_source;
+#[cfg(all(test, feature = "file"))]
+mod roundtrip;
 
 use gantry_connector::Plugin;
 

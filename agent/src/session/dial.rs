@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use gantry_proto::agent::v1::agent_session_service_client::AgentSessionServiceClient;
+use hyper_util::rt::TokioIo;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -10,7 +11,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use crate::{AgentError, TlsOptions, backoff::Jitter};
+use crate::{AgentError, TlsOptions, backoff::Jitter, config::Dial};
 
 /// Client of the control plane.
 pub(crate) type Client = AgentSessionServiceClient<InterceptedService<Channel, Bearer>>;
@@ -36,6 +37,7 @@ pub(crate) struct Dialer {
     tls: Option<Arc<TlsOptions>>,
     bearer: Bearer,
     jitter: Jitter,
+    dial: Option<Dial>,
 }
 
 impl Dialer {
@@ -46,6 +48,7 @@ impl Dialer {
         tls: Option<TlsOptions>,
         token: Option<&str>,
         jitter: Jitter,
+        dial: Option<Dial>,
     ) -> Result<Self, AgentError> {
         if servers.is_empty() {
             return Err(AgentError::Config(
@@ -73,6 +76,7 @@ impl Dialer {
             tls: tls.map(Arc::new),
             bearer: Bearer(token),
             jitter,
+            dial,
         })
     }
 
@@ -123,7 +127,18 @@ impl Dialer {
         if address.starts_with("https://") {
             endpoint = endpoint.tls_config(self.tls_config()).map_err(failed)?;
         }
-        let channel = endpoint.connect().await.map_err(failed)?;
+        let channel = match &self.dial {
+            None => endpoint.connect().await,
+            Some(dial) => {
+                let (dial, address) = (dial.clone(), address.to_owned());
+                let connector = tower::service_fn(move |_: http::Uri| {
+                    let opened = dial(address.clone());
+                    async move { opened.await.map(TokioIo::new) }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        let channel = channel.map_err(failed)?;
         Ok(AgentSessionServiceClient::with_interceptor(
             channel,
             self.bearer.clone(),
@@ -163,7 +178,7 @@ mod tests {
 
     fn dialer(servers: &[&str]) -> Result<Dialer, AgentError> {
         let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
-        Dialer::new(&servers, None, Some("t"), Jitter::new(1))
+        Dialer::new(&servers, None, Some("t"), Jitter::new(1), None)
     }
 
     #[test]

@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use gantry_proto::{
     agent::v1::{Hello, Inventory, LockIdentity, RunningTask},
+    digest,
     v1::Plugin,
 };
 use prost::Message;
-
-use crate::wire;
 
 /// Most bytes of tasks in a chunk; a little below 1 MiB for what is around them.
 const CHUNK: usize = 1_000_000;
@@ -52,7 +51,7 @@ impl Identity {
 
 /// What it runs, cut into chunks; at least one, the last with the digest.
 pub(crate) fn inventory(tasks: Vec<RunningTask>) -> Vec<Inventory> {
-    let digest = wire::digest(&tasks);
+    let digest = digest::of_inventory(&tasks);
     let (mut chunks, mut bytes) = (vec![Inventory::default()], 0);
     for task in tasks {
         let size = task.encoded_len() + 8;
@@ -90,7 +89,7 @@ mod tests {
             chunks.iter().flat_map(|c| c.tasks.clone()).collect::<Vec<_>>(),
             tasks
         );
-        assert_eq!(chunks[2].digest, wire::digest(&tasks));
+        assert_eq!(chunks[2].digest, digest::of_inventory(&tasks));
         assert!(chunks[0].digest.is_empty());
     }
 }

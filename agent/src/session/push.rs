@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gantry_proto::agent::v1::{
-    Assignment, AssignmentAck, TaskAck, TaskAssignment, TaskRef, task_ack::Outcome,
+use gantry_proto::{
+    agent::v1::{Assignment, AssignmentAck, TaskAck, TaskAssignment, TaskRef, task_ack::Outcome},
+    digest,
 };
 
 use crate::{
     key::TaskKey,
     supervisor::{Wanted, admit::Registry},
-    wire,
 };
 
 /// What is wanted, and what was seen on the way there.
@@ -23,6 +23,8 @@ pub(crate) struct Pushes {
     /// A full set was taken in this session.
     based: bool,
     partial: Option<Partial>,
+    /// The rest of a push that could not be taken is still to come.
+    skipping: bool,
 }
 
 struct Partial {
@@ -52,6 +54,7 @@ impl Pushes {
             fences: HashMap::new(),
             based: false,
             partial: None,
+            skipping: false,
         }
     }
 
@@ -62,7 +65,7 @@ impl Pushes {
 
     /// A new session: it begins with a full set.
     pub(crate) fn begin_session(&mut self) {
-        (self.based, self.partial) = (false, None);
+        (self.based, self.partial, self.skipping) = (false, None, false);
     }
 
     /// Another store: nothing that was seen counts.
@@ -73,8 +76,13 @@ impl Pushes {
     /// Takes a chunk.
     pub(crate) fn take(&mut self, chunk: Assignment) -> Taken {
         let (revision, last, digest) = (chunk.revision, chunk.last, chunk.digest.clone());
+        if chunk.chunk == 0 {
+            self.skipping = false;
+        } else if self.skipping {
+            return Taken::Partly;
+        }
         if !self.append(chunk) {
-            self.partial = None;
+            (self.partial, self.skipping) = (None, true);
             return Taken::Resync(AssignmentAck {
                 revision,
                 resync: true,
@@ -85,7 +93,7 @@ impl Pushes {
             return Taken::Partly;
         }
         match self.partial.take() {
-            Some(push) if wire::digest(&push.tasks) == digest => {
+            Some(push) if digest::of_assignments(&push.tasks) == digest => {
                 let ack = self.whole(push);
                 Taken::Whole(ack, self.wanted.clone())
             }
@@ -203,7 +211,7 @@ mod tests {
     }
 
     fn push(revision: i64, base_revision: i64, tasks: Vec<TaskAssignment>) -> Assignment {
-        let digest = wire::digest(&tasks);
+        let digest = digest::of_assignments(&tasks);
         Assignment {
             revision,
             base_revision,
@@ -269,7 +277,7 @@ mod tests {
             chunk: number,
             last,
             tasks: tasks.to_vec(),
-            digest: if last { wire::digest(digest) } else { vec![] },
+            digest: if last { digest::of_assignments(digest) } else { vec![] },
             ..Default::default()
         };
         assert!(matches!(p.take(chunk(0, false, &tasks[..1], &[])), Taken::Partly));

@@ -5,8 +5,6 @@ pub(crate) mod admit;
 pub(crate) mod reports;
 mod slot;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 

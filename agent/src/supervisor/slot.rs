@@ -74,7 +74,7 @@ impl Slot {
 
     /// How failures are answered.
     pub(super) fn pauses(&self) -> Pauses {
-        let policy = self.task.spec.restart_policy.clone().unwrap_or_default();
+        let policy = self.task.spec.restart_policy.unwrap_or_default();
         let first = wire::duration_in(policy.initial_backoff.as_ref(), Duration::from_secs(1));
         let longest = wire::duration_in(policy.max_backoff.as_ref(), Duration::from_secs(60));
         Pauses {
@@ -85,7 +85,7 @@ impl Slot {
 
     /// Counts a failure. False: it has failed for good.
     pub(super) fn failed(&mut self, failure: &Failure, opened: Option<Instant>) -> bool {
-        let policy = self.task.spec.restart_policy.clone().unwrap_or_default();
+        let policy = self.task.spec.restart_policy.unwrap_or_default();
         let healthy = wire::duration_in(policy.healthy_period.as_ref(), Duration::from_secs(60));
         if opened.is_some_and(|at| at.elapsed() >= healthy) {
             self.restarts = 0;
@@ -113,11 +113,16 @@ impl Slot {
             (Phase::Failed, _) => State::Failed,
             (Phase::Stopped, _) => State::Stopped,
         };
+        // Named only by what confirms it: everything else may be reported late.
+        let answers = matches!(
+            (self.phase, self.task.terms.wish),
+            (Phase::Paused, Wish::Pause) | (Phase::Stopped, Wish::Stop)
+        );
         TaskStatus {
             connector_uid: self.task.key.uid.to_string(),
             task: self.task.key.task,
             fence: self.task.terms.fence,
-            want_revision: self.task.terms.want_revision,
+            want_revision: if answers { self.task.terms.want_revision } else { 0 },
             state: state as i32,
             problem: self.problem.as_ref().map(|p| p.problem(self.since)),
             next_attempt_time: self.next_attempt.map(wire::timestamp),

@@ -165,7 +165,7 @@ impl Partition {
             }
             let divided = self.entries.front().is_some_and(|next| next.nth > entry.nth);
             if !divided {
-                self.ready = Some((entry.position, self.counts.clone()));
+                self.ready = Some((entry.position, self.counts));
             }
         }
     }

@@ -5,8 +5,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use gantry_bus::{Bus, BusError, BusErrorKind, OutMessage};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
-use crate::backoff::{Backoff, Jitter, Pauses};
+use super::RunContext;
+use crate::{
+    backoff::{Backoff, Jitter, Pauses},
+    problem::Failure,
+};
 
 /// At most so much of the value is kept, in bytes.
 const KEPT: usize = 1 << 20;
@@ -97,18 +102,34 @@ pub(crate) struct DeadLetters {
     /// How the topic is created if it is missing; 0: never.
     pub(crate) create_queues: u32,
     pub(crate) jitter: Jitter,
+    /// Told of tries that failed; some are left out.
+    pub(crate) failing: mpsc::Sender<Failure>,
 }
 
 impl DeadLetters {
-    /// Stores it, however long that takes; `failing` is told of each failed try.
+    /// Those of a task, and where they tell of tries that failed.
+    pub(super) fn of(ctx: &RunContext) -> (Self, mpsc::Receiver<Failure>) {
+        let (failing, told) = mpsc::channel(1);
+        let letters = Self {
+            bus: ctx.bus.clone(),
+            topic: ctx
+                .spec
+                .error_policy
+                .as_ref()
+                .map(|p| p.dead_letter_topic.clone())
+                .unwrap_or_default(),
+            create_queues: ctx.spec.create_queues,
+            jitter: ctx.jitter.clone(),
+            failing,
+        };
+        (letters, told)
+    }
+
+    /// Stores it, however long that takes.
     ///
     /// # Errors
     /// If it can never be stored.
-    pub(crate) async fn store(
-        &self,
-        letter: OutMessage,
-        failing: impl Fn(&BusError),
-    ) -> Result<(), BusError> {
+    pub(crate) async fn store(&self, letter: OutMessage) -> Result<(), BusError> {
         let pauses = Pauses {
             first: Duration::from_millis(200),
             longest: Duration::from_secs(10),
@@ -120,7 +141,10 @@ impl DeadLetters {
                 Err(e) if matches!(e.kind(), BusErrorKind::MessageRejected | BusErrorKind::Denied) => {
                     return Err(e);
                 }
-                Err(e) => failing(&e),
+                Err(e) => {
+                    // One that waits to be seen is enough.
+                    let _ = self.failing.try_send(Failure::bus(&e));
+                }
             }
             tokio::time::sleep(backoff.fail()).await;
         }

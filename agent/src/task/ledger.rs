@@ -110,7 +110,7 @@ impl Ledger {
                 partition: wire::fields_out(partition),
                 position: wire::fields_out(&mark.position),
                 sink_state: mark.state.to_vec(),
-                counts: Some(mark.counts.clone()),
+                counts: Some(mark.counts),
                 seen_revision: self.seen.get(partition).copied().unwrap_or(0),
             });
         Some(TaskCommit {

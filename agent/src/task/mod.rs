@@ -12,6 +12,8 @@ mod prepare;
 pub(crate) use prepare::route_or_create;
 mod sink;
 mod source;
+#[cfg(test)]
+mod speed;
 pub(crate) mod thread;
 mod trouble;
 

@@ -1,5 +1,6 @@
 //! Fakes for the tests of this crate.
 
+pub(crate) mod control;
 pub(crate) mod plugins;
 pub(crate) mod rig;
 pub(crate) mod store;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) closed: AtomicUsize,
     pub(crate) polled: AtomicUsize,
     pub(crate) flushed: AtomicUsize,
+    /// The sink keeps nothing.
+    pub(crate) discards: AtomicBool,
 }
 
 /// A record of the source.
@@ -96,10 +98,6 @@ impl World {
                 Ok(())
             }
         }
-    }
-
-    pub(crate) fn durable_values(&self) -> Vec<String> {
-        self.durable.lock().values().flatten().cloned().collect()
     }
 }
 
@@ -172,7 +170,7 @@ impl Source for FakeSource {
         let records = self.world.records.lock();
         while let Some(record) = records
             .get(self.next as usize)
-            .filter(|_| bytes < max_bytes && polled.records.len() < 500)
+            .filter(|_| bytes < max_bytes && polled.records.len() < 5_000)
         {
             bytes += record.value.len();
             self.next += 1;
@@ -254,6 +252,9 @@ impl Sink for FakeSink {
         self.world.strike("write").await?;
         let rejects = self.world.rejects.lock().clone();
         let mut report = WriteReport::default();
+        if self.world.discards.load(Ordering::SeqCst) {
+            return Ok(report);
+        }
         for (at, record) in batch.into_iter().enumerate() {
             let value = match record.value {
                 Payload::Bytes(b) => String::from_utf8_lossy(&b).into_owned(),

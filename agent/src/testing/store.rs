@@ -97,7 +97,7 @@ impl MemoryStore {
             .lock()
             .offsets
             .get(partition)
-            .and_then(|o| o.counts.clone())
+            .and_then(|o| o.counts)
             .unwrap_or_default()
     }
 
@@ -141,7 +141,7 @@ impl MemoryStore {
                 partition: p.partition.clone(),
                 position: p.position.clone(),
                 sink_state: p.sink_state.clone(),
-                counts: p.counts.clone(),
+                counts: p.counts,
                 revision,
             };
             s.offsets.insert(wire::fields_in(&p.partition), stored);

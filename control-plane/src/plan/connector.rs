@@ -1,6 +1,6 @@
 //! A connector as the planner looks at it.
 
-use std::rc::Rc;
+use std::{iter::Peekable, rc::Rc};
 
 use gantry_proto::v1::{self, connector::TargetState};
 use pbjson_types::value::Kind;
@@ -18,8 +18,47 @@ pub(super) struct Holder<'a> {
     pub(super) grant: &'a Versioned<stored::Grant>,
     pub(super) want: Option<&'a Versioned<stored::Want>>,
     pub(super) status: Option<&'a Versioned<stored::Status>>,
+    /// Number of the agent under whose name it is held, if that has a session which is heard.
+    pub(super) agent: Option<usize>,
+    /// That session is the holder's own.
+    pub(super) live: bool,
     /// Why the right has surely ended.
     pub(super) ended: Option<Ended>,
+}
+
+/// The tasks of a connector that have a grant. Goes along all maps at once: looking each key up would take most of the
+/// time that planning takes.
+fn holders<'a>(world: &World<'a>, uid: &Uid) -> Vec<Holder<'a>> {
+    let mut wants = Snapshot::tasks_of(&world.snapshot.wants, uid).peekable();
+    let mut statuses = Snapshot::tasks_of(&world.snapshot.statuses, uid).peekable();
+    let holder = |(task, grant): (&TaskId, &'a Versioned<stored::Grant>)| {
+        let want = at(&mut wants, task.n);
+        let status = at(&mut statuses, task.n);
+        let agent = world.number(&grant.agent);
+        let live = agent.is_some_and(|i| world.agents[i].session.instance_uid == grant.instance_uid);
+        let ended = world.ended(grant, live, want, status);
+        Holder {
+            task: task.clone(),
+            grant,
+            want,
+            status,
+            agent,
+            live,
+            ended,
+        }
+    };
+    Snapshot::tasks_of(&world.snapshot.grants, uid)
+        .map(holder)
+        .collect()
+}
+
+/// The value of task `n`, skipping those before it.
+fn at<'a, T>(
+    values: &mut Peekable<impl Iterator<Item = (&'a TaskId, &'a Versioned<T>)>>,
+    n: u32,
+) -> Option<&'a Versioned<T>> {
+    while values.next_if(|(task, _)| task.n < n).is_some() {}
+    values.next_if(|(task, _)| task.n == n).map(|(_, value)| value)
 }
 
 pub(super) struct Connector<'a> {
@@ -31,6 +70,8 @@ pub(super) struct Connector<'a> {
     /// Generation of the plan that counts; 0: none.
     pub(super) plan_generation: i64,
     pub(super) tasks: u32,
+    /// The tasks of that plan.
+    pub(super) planned: Vec<Option<&'a stored::PlannedTask>>,
     pub(super) holders: Vec<Holder<'a>>,
     pub(super) offers: Rc<Offers>,
     /// Version that a new plan would pin.
@@ -53,25 +94,24 @@ impl<'a> Connector<'a> {
         let definition = stored.value.definition.as_ref().unwrap_or(nothing);
         let uid = Uid(stored.uid.as_str().into());
         let pointer = snapshot.pointers.get(&uid);
-        let holders: Vec<_> = Snapshot::tasks_of(&snapshot.grants, &uid)
-            .map(|(task, grant)| {
-                let (want, status) = (snapshot.wants.get(task), snapshot.statuses.get(task));
-                Holder {
-                    task: task.clone(),
-                    grant,
-                    want,
-                    status,
-                    ended: world.ended(grant, want, status),
-                }
-            })
-            .collect();
+        let plan_generation = pointer.map_or(0, |p| p.plan_generation);
+        let tasks = pointer.map_or(0, |p| if plan_generation > 0 { p.tasks } else { 0 });
+        let holders = holders(world, &uid);
+        let mut planned = vec![None; tasks as usize];
+        for ((_, _, n), task) in snapshot
+            .plans
+            .range((uid.clone(), plan_generation, 0)..(uid.clone(), plan_generation, tasks))
+        {
+            planned[*n as usize] = Some(&*task.value);
+        }
         let mut connector = Self {
             name,
             stored,
             definition,
             pointer,
-            plan_generation: pointer.map_or(0, |p| p.plan_generation),
-            tasks: pointer.map_or(0, |p| if p.plan_generation > 0 { p.tasks } else { 0 }),
+            plan_generation,
+            tasks,
+            planned,
             holders,
             offers: world.offers(&definition.plugin, &definition.agent_selector),
             version: String::new(),
@@ -117,11 +157,12 @@ impl<'a> Connector<'a> {
         let Some(best) = best else {
             return present.to_owned();
         };
-        let higher = crate::domain::version::compare(best, present).is_gt();
+        // Who is left after a great loss does not decide what everybody runs.
+        let calm = world.facts.brake.is_none();
+        let higher = calm && crate::domain::version::compare(best, present).is_gt();
         // Back to a lower version only when nobody is left who might still run the present one.
-        let deserted = self.offers.with(present).is_empty()
-            && world.facts.brake.is_none()
-            && self.holders.iter().all(|h| h.ended.is_some());
+        let deserted =
+            calm && self.offers.with(present).is_empty() && self.holders.iter().all(|h| h.ended.is_some());
         if present.is_empty() || higher || deserted {
             best.to_owned()
         } else {
@@ -191,8 +232,8 @@ impl<'a> Connector<'a> {
     }
 
     /// Does the present plan's agent still suit a task: offers the version, has the labels, is not being drained?
-    pub(super) fn suits(&self, world: &World<'_>, agent: &str) -> bool {
-        world.number(agent).is_some_and(|number| {
+    pub(super) fn suits(&self, world: &World<'_>, agent: Option<usize>) -> bool {
+        agent.is_some_and(|number| {
             !world.agents[number].draining()
                 && self
                     .offers
@@ -231,7 +272,7 @@ impl<'a> Connector<'a> {
     /// By agent number: tasks of this connector that it holds.
     pub(super) fn own(&self, world: &World<'_>) -> Vec<u32> {
         let mut own = vec![0; world.agents.len()];
-        for number in self.holders.iter().filter_map(|h| world.number(&h.grant.agent)) {
+        for number in self.holders.iter().filter_map(|h| h.agent) {
             own[number] += 1;
         }
         own

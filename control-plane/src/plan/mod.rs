@@ -1,10 +1,15 @@
 //! Decides. `plan(&Snapshot, ...) -> Plan { actions, report }`: pure, the same answer for the same input.
+//!
+//! `planner` goes through the connectors; for each, `pointer` says whether it has to be split anew, `tasks` and `moves`
+//! what becomes of every task, `placement` which agent gets it. `world` judges whether a right has ended. `liveness` and `brake` keep what
+//! a leader has measured; `split` turns an agent's answer into a plan.
 
 mod brake;
 mod connector;
 mod facts;
 mod inputs;
 mod liveness;
+mod moves;
 mod placement;
 mod planner;
 mod pointer;
@@ -14,6 +19,7 @@ mod split;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod wants;
 mod world;
 
 pub use brake::{Brake, BrakeState};

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use gantry_proto::v1;
 
-use super::{Action, Plan, Reason, connector::Connector, pointer::planning, tasks::Move, world::World};
+use super::{Action, Plan, Reason, connector::Connector, moves::Move, pointer::planning, world::World};
 use crate::domain::{Snapshot, TaskId};
 
 pub(super) struct Planner<'a> {

@@ -2,31 +2,19 @@
 
 use std::rc::Rc;
 
-use gantry_proto::{agent::v1::task_assignment::Want, v1::connector::TargetState};
+use gantry_proto::agent::v1::task_assignment::Want;
 
 use super::{
     Action, Ended, TaskGuard, code,
     connector::{Connector, Holder},
+    moves::Move,
     placement::Nowhere,
     planner::Planner,
     refusal,
+    wants::{base, proof},
     world::weight,
 };
-use crate::domain::{TaskId, Versioned, stored};
-
-/// A task that should be on another agent.
-pub(super) struct Move<'a> {
-    pub(super) connector: Rc<Connector<'a>>,
-    /// Its place among the connector's holders.
-    pub(super) holder: usize,
-}
-
-/// What the present plan says of a task.
-struct Planned<'s> {
-    spec_hash: &'s str,
-    want: Want,
-    nonce: String,
-}
+use crate::domain::{TaskId, stored};
 
 impl<'a> Planner<'a> {
     pub(super) fn tasks(&mut self, mut c: Connector<'a>, fresh: bool) -> Rc<Connector<'a>> {
@@ -112,7 +100,7 @@ impl<'a> Planner<'a> {
             };
             self.set_want(c, h, want, None);
         }
-        if self.world.is_live(h.grant) {
+        if h.live {
             let text = format!(
                 "agent {} was told to stop it and has not confirmed that yet",
                 h.grant.agent
@@ -127,8 +115,8 @@ impl<'a> Planner<'a> {
     fn keep(&mut self, c: &mut Connector<'a>, i: usize, fresh: bool, own: &mut Option<Vec<u32>>) -> bool {
         let h = &c.holders[i];
         let n = h.task.n;
-        let live = self.world.is_live(h.grant);
-        let suits = c.suits(&self.world, &h.grant.agent);
+        let live = h.live;
+        let suits = c.suits(&self.world, h.agent);
         match h.ended {
             None if live && fresh && !suits => return true,
             None => {
@@ -329,113 +317,6 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Tells the holder what it should do now, if that is something else than before.
-    fn set_desired(&mut self, c: &Connector<'a>, h: &Holder<'a>, fresh: bool) {
-        let mut want = base(c, h);
-        let present = h.want.map_or(Want::Unspecified, |w| w.want());
-        if fresh {
-            let Some(planned) = self.planned(c, h.task.n) else {
-                return;
-            };
-            want.want = planned.want.into();
-            want.restart_nonce = planned.nonce;
-            want.spec_hash = planned.spec_hash.to_owned();
-            want.plan_generation = c.plan_generation;
-        } else if present == Want::Run && c.target() == TargetState::Paused {
-            // Of a plan that the definition has overtaken, tasks may be held back, but none is set going.
-            want.want = Want::Pause.into();
-        }
-        let same = |w: &&Versioned<stored::Want>| {
-            w.want == want.want
-                && w.restart_nonce == want.restart_nonce
-                && w.spec_hash == want.spec_hash
-                && w.plan_generation == want.plan_generation
-        };
-        if h.want.as_ref().is_none_or(|w| !same(w)) {
-            self.set_want(c, h, want, None);
-        }
-    }
-
-    /// Moves: told to stop while another agent can take the task; handed over when that is confirmed.
-    pub(super) fn moves(&mut self) {
-        let mut moves = std::mem::take(&mut self.moves);
-        let under_way = |m: &Move<'_>| {
-            m.connector.holders[m.holder]
-                .want
-                .is_some_and(|w| w.want() == Want::Stop)
-        };
-        moves.sort_by_key(|m| !under_way(m));
-        let mut count = moves.iter().filter(|m| under_way(m)).count();
-        for m in &moves {
-            let c = &*m.connector;
-            let h = &c.holders[m.holder];
-            let Some(planned) = self.planned(c, h.task.n) else {
-                continue;
-            };
-            let kept = h.want.map_or(&[][..], |w| &w.value.refusals);
-            let own = c.own(&self.world);
-            match c.choose(
-                &self.world,
-                planned.spec_hash,
-                None,
-                Some(&h.grant.agent),
-                kept,
-                &own,
-            ) {
-                Ok(number) => {
-                    // Its place is taken already, so that not more tasks are stopped than find one.
-                    let name = self.world.agents[number].name;
-                    let text = format!("moves from agent {} to {name}", h.grant.agent);
-                    if under_way(m) {
-                        self.world.add(name, weight(planned.want));
-                        self.report.push(c.reason(Some(h.task.n), code::MOVING, text));
-                    } else if count < self.world.facts.max_moves {
-                        count += 1;
-                        self.world.add(name, weight(planned.want));
-                        let want = stored::Want {
-                            want: Want::Stop.into(),
-                            ..base(c, h)
-                        };
-                        self.set_want(c, h, want, None);
-                        self.report.push(c.reason(Some(h.task.n), code::MOVING, text));
-                    } else {
-                        self.set_desired(c, h, true);
-                        let text =
-                            format!("moves to another agent when some of {count} other tasks have moved");
-                        self.report.push(c.reason(Some(h.task.n), code::MOVE_LATER, text));
-                    }
-                }
-                Err(nowhere) => {
-                    self.set_desired(c, h, true);
-                    self.cannot_move(c, h.task.n, &h.grant.agent, &nowhere);
-                }
-            }
-        }
-    }
-
-    fn end(&mut self, c: &Connector<'a>, h: &Holder<'a>, why: Ended) {
-        let weighed = h.want.map_or(Want::Run, |w| w.want());
-        self.world.remove(&h.grant.agent, weight(weighed));
-        let guard = proof(c, self.snapshot(), h, why);
-        self.actions.push(Action::EndGrant {
-            task: h.task.clone(),
-            guard,
-            why,
-        });
-    }
-
-    fn set_want(&mut self, c: &Connector<'a>, h: &Holder<'a>, want: stored::Want, status: Option<i64>) {
-        let guard = TaskGuard {
-            status,
-            ..c.guard(self.snapshot(), &h.task)
-        };
-        self.actions.push(Action::SetWant {
-            task: h.task.clone(),
-            guard,
-            want,
-        });
-    }
-
     fn not_gone(&mut self, c: &Connector<'a>, h: &Holder<'a>) {
         let left = self
             .world
@@ -454,59 +335,4 @@ impl<'a> Planner<'a> {
         self.wake(nowhere.wake_at_ms);
         self.report.push(c.reason(Some(n), nowhere.code, nowhere.text));
     }
-
-    fn cannot_move(&mut self, c: &Connector<'a>, n: u32, agent: &str, nowhere: &Nowhere) {
-        self.wake(nowhere.wake_at_ms);
-        let text = format!("should leave agent {agent}, but: {}", nowhere.text);
-        self.report.push(c.reason(Some(n), code::CANNOT_MOVE, text));
-    }
-
-    fn planned(&self, c: &Connector<'a>, n: u32) -> Option<Planned<'a>> {
-        let task = self
-            .snapshot()
-            .plans
-            .get(&(c.uid.clone(), c.plan_generation, n))?;
-        let want = if c.target() == TargetState::Paused {
-            Want::Pause
-        } else {
-            Want::Run
-        };
-        Some(Planned {
-            spec_hash: &task.value.spec_hash,
-            want,
-            nonce: c.restart_nonce(n),
-        })
-    }
-}
-
-/// The present want, with the trace of the last write of the connector.
-fn base(c: &Connector<'_>, h: &Holder<'_>) -> stored::Want {
-    let present = h
-        .want
-        .map(|w| (*w.value).clone())
-        .unwrap_or_else(|| stored::Want {
-            plan_generation: h.grant.plan_generation,
-            host_id: h.grant.host_id.clone(),
-            ..Default::default()
-        });
-    stored::Want {
-        traceparent: c.stored.traceparent.clone(),
-        ..present
-    }
-}
-
-/// The guard of a write that rests on a right having ended for this reason.
-fn proof(c: &Connector<'_>, snapshot: &crate::domain::Snapshot, h: &Holder<'_>, why: Ended) -> TaskGuard {
-    let mut guard = c.guard(snapshot, &h.task);
-    match why {
-        Ended::Confirmed | Ended::Goodbye | Ended::Refused => {
-            guard.status = Some(h.status.map_or(0, |s| s.mod_revision));
-        }
-        Ended::Silent | Ended::Absent | Ended::Replaced => {
-            let agent = h.grant.agent.as_str();
-            let revision = snapshot.instances.get(agent).map_or(0, |i| i.mod_revision);
-            guard.instance = Some((agent.to_owned(), revision));
-        }
-    }
-    guard
 }

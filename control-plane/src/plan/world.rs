@@ -110,8 +110,10 @@ impl<'a> World<'a> {
             }
         }
         world.gone.extend(facts.replaced.iter().map(|uid| &**uid));
+        let mut wants = snapshot.wants.iter().peekable();
         for (task, grant) in &snapshot.grants {
-            let want = snapshot.wants.get(task).map(|w| w.want());
+            while wants.next_if(|(other, _)| *other < task).is_some() {}
+            let want = wants.next_if(|(other, _)| *other == task).map(|(_, w)| w.want());
             world.add(&grant.agent, weight(want.unwrap_or(Want::Run)));
         }
         world
@@ -162,16 +164,11 @@ impl<'a> World<'a> {
         offers
     }
 
-    /// Is the instance that holds a grant connected and heard?
-    pub(super) fn is_live(&self, grant: &stored::Grant) -> bool {
-        self.number(&grant.agent)
-            .is_some_and(|i| self.agents[i].session.instance_uid == grant.instance_uid)
-    }
-
-    /// Whether, and why, a right has surely ended. None: it may still be used.
+    /// Whether, and why, a right has surely ended. None: it may still be used. `live`: its holder is connected and heard.
     pub(super) fn ended(
         &self,
         grant: &Versioned<stored::Grant>,
+        live: bool,
         want: Option<&Versioned<stored::Want>>,
         status: Option<&Versioned<stored::Status>>,
     ) -> Option<Ended> {
@@ -193,6 +190,9 @@ impl<'a> World<'a> {
         }
         if self.gone.contains(grant.instance_uid.as_str()) {
             return Some(Ended::Replaced);
+        }
+        if live {
+            return None;
         }
         let named = self
             .snapshot

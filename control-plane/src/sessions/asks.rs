@@ -67,8 +67,12 @@ impl Asks {
     }
 
     /// When a plugin counts as free again although it gave no answer.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.sent.values().filter_map(|s| s.busy_until).min()
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.sent
+            .values()
+            .filter_map(|s| s.busy_until)
+            .filter(|until| *until > now)
+            .min()
     }
 
     fn is_busy(&self, plugin: &str, now: Instant) -> bool {
@@ -124,7 +128,8 @@ mod tests {
             [("a".into(), record("x", "")), ("b".into(), record("x", ""))].into();
         let mut asks = Asks::default();
         assert_eq!(asks.due("i", &stored, now).len(), 1);
-        let free = asks.next_due().unwrap();
+        let free = asks.next_due(now).unwrap();
+        assert_eq!(asks.next_due(free), None, "what is over is waited for no more");
         assert_eq!(asks.due("i", &stored, free)[0].id, "b");
     }
 }

@@ -2,10 +2,9 @@
 
 use gantry_proto::{
     agent::v1::{Inventory, RunningTask},
+    digest,
     error::{Reason, Refusal},
 };
-use prost::Message;
-use sha2::{Digest, Sha256};
 
 /// Tasks in all chunks together.
 const TASKS: usize = 100_000;
@@ -14,7 +13,6 @@ const TASKS: usize = 100_000;
 pub struct Collector {
     missing: i32,
     tasks: Vec<RunningTask>,
-    digest: Sha256,
 }
 
 impl Collector {
@@ -23,7 +21,6 @@ impl Collector {
         Self {
             missing: chunks,
             tasks: Vec::new(),
-            digest: Sha256::new(),
         }
     }
 
@@ -41,11 +38,8 @@ impl Collector {
             return Err(malformed("has more than was announced"));
         }
         self.missing -= 1;
-        for task in chunk.tasks {
-            self.digest.update(task.encode_to_vec());
-            self.tasks.push(task);
-        }
-        if self.is_complete() && std::mem::take(&mut self.digest).finalize().to_vec() != chunk.digest {
+        self.tasks.extend(chunk.tasks);
+        if self.is_complete() && digest::of_inventory(&self.tasks) != chunk.digest {
             return Err(malformed("has another digest than its tasks"));
         }
         Ok(())
@@ -74,7 +68,7 @@ mod tests {
     }
 
     fn digest(tasks: &[RunningTask]) -> Vec<u8> {
-        Sha256::digest(tasks.iter().flat_map(Message::encode_to_vec).collect::<Vec<_>>()).to_vec()
+        digest::of_inventory(tasks)
     }
 
     #[test]

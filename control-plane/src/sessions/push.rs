@@ -1,8 +1,10 @@
 //! Which push an agent gets next: the full set first, then deltas on what it acknowledged, one at a time. Pure.
 
-use gantry_proto::agent::v1::{Assignment, TaskAssignment, TaskRef};
+use gantry_proto::{
+    agent::v1::{Assignment, TaskAssignment, TaskRef},
+    digest,
+};
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::desired::Tasks;
 use crate::domain::TaskId;
@@ -105,16 +107,13 @@ impl Pusher {
 
 /// Cuts a push into messages of at most 1 MiB, the last one with the digest of all.
 pub fn chunks(push: &Push, tasks: impl IntoIterator<Item = TaskAssignment>) -> Vec<Assignment> {
-    let mut digest = Sha256::new();
     let mut chunk = Chunk::default();
-    let mut chunks = Vec::new();
+    let mut chunks: Vec<Assignment> = Vec::new();
     for task in tasks {
-        let encoded = task.encode_to_vec();
-        digest.update(&encoded);
-        if !chunk.fits(encoded.len()) {
+        if !chunk.fits(task.encoded_len()) {
             chunks.push(std::mem::take(&mut chunk).message);
         }
-        chunk.size += encoded.len() + 8;
+        chunk.size += task.encoded_len() + 8;
         chunk.message.tasks.push(task);
     }
     for id in &push.removed {
@@ -126,8 +125,11 @@ pub fn chunks(push: &Push, tasks: impl IntoIterator<Item = TaskAssignment>) -> V
         chunk.message.removed.push(task);
     }
     chunk.message.last = true;
-    chunk.message.digest = digest.finalize().to_vec();
     chunks.push(chunk.message);
+    let digest = digest::of_assignments(chunks.iter().flat_map(|c| &c.tasks));
+    if let Some(last) = chunks.last_mut() {
+        last.digest = digest;
+    }
     for (i, message) in chunks.iter_mut().enumerate() {
         message.revision = push.revision;
         message.base_revision = push.base_revision;
@@ -248,14 +250,10 @@ mod tests {
                 .skip(1)
                 .all(|c| !c.last && c.digest.is_empty())
         );
-        let mut digest = Sha256::new();
-        chunks
-            .iter()
-            .flat_map(|c| &c.tasks)
-            .for_each(|t| digest.update(t.encode_to_vec()));
+        let digest = digest::of_assignments(chunks.iter().flat_map(|c| &c.tasks));
         let last = chunks.last().unwrap();
         assert!(last.last);
-        assert_eq!(last.digest, digest.finalize().to_vec());
+        assert_eq!(last.digest, digest);
         assert_eq!(last.removed.len(), 1);
     }
 }

@@ -497,7 +497,7 @@ impl Session {
         let after = |at: Option<Instant>| at.map(|at| at + Duration::from_millis(1));
         [
             self.reports.next_due(now),
-            self.asks.next_due(),
+            self.asks.next_due(now),
             self.reconnect_at,
             after(stalled),
             after(unacked),

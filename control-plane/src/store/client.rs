@@ -8,22 +8,15 @@ use std::{
 };
 
 use etcd_client::{
-    Client, ConnectOptions, GetOptions, KeyValue, KvClient, LeaseClient, MaintenanceClient, TxnResponse,
-    WatchClient,
+    Client, ConnectOptions, KvClient, LeaseClient, MaintenanceClient, TxnResponse, WatchClient,
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{
-    Guarded, Key, Keys, Prefix, QuotaLevel, StoreError,
-    codec::{self, Stored},
-    shared_lease::SharedLeases,
-};
-use crate::domain::Versioned;
+use super::{Expect, Guarded, Key, Keys, QuotaLevel, StoreError, codec, shared_lease::SharedLeases};
+use crate::domain::stored;
 
 /// Largest message taken from etcd. tonic's own limit of 4 MiB is less than a list of large values.
 const MAX_ANSWER: usize = 64 << 20;
-/// Values that one page of a list holds at first. A page that turns out too large is asked for again in halves.
-const PAGE: i64 = 1000;
 
 /// How patient calls are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +42,8 @@ impl Default for Settings {
     }
 }
 
-/// Options for a real etcd: dead peers are noticed within 4 s, and a member without a leader refuses instead of hanging.
+/// Options for a real etcd: dead peers are noticed within 4 s, and a member without a leader refuses instead
+/// of hanging.
 ///
 /// Credentials and TLS are added by the caller. No timeout may be added: it would cut watches as well.
 pub fn connect_options() -> ConnectOptions {
@@ -79,46 +73,6 @@ struct Inner {
     /// The key or prefix whose expectation tests leave out, to see that it is needed.
     #[cfg(test)]
     left_out: parking_lot::Mutex<Option<String>>,
-}
-
-/// A stored value with its revisions and its lease, not decoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Raw {
-    /// The key; None: not one of the table.
-    pub key: Option<Key>,
-    /// The value.
-    pub value: Vec<u8>,
-    /// Revision of its last write.
-    pub mod_revision: i64,
-    /// Revision of its creation.
-    pub create_revision: i64,
-    /// Lease that it hangs on; 0: none.
-    pub lease: i64,
-}
-
-impl Raw {
-    /// Decodes the value.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`].
-    pub fn decode<T: Stored>(&self) -> Result<Versioned<T>, StoreError> {
-        let unknown = Key::Answer("a key of another version".into());
-        let value = codec::decode(self.key.as_ref().unwrap_or(&unknown), &self.value)?;
-        Ok(Versioned {
-            mod_revision: self.mod_revision,
-            create_revision: self.create_revision,
-            value: Arc::new(value),
-        })
-    }
-}
-
-/// What was under a prefix at one revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The revision.
-    pub revision: i64,
-    /// In order of key.
-    pub values: Vec<Raw>,
 }
 
 impl Store {
@@ -181,103 +135,27 @@ impl Store {
         Guarded::new(self.clone())
     }
 
-    /// Reads a key, linearizable. Returns the value, if there is one, and the store's revision.
+    /// Gives the store another identity, after its data was restored from a backup: agents stop without
+    /// committing, and whatever watches it starts over. Returns false if somebody else did so at the same
+    /// time.
     ///
     /// # Errors
-    /// As of any read; [`StoreError::Corrupt`] if it cannot be decoded.
-    pub async fn get<T: Stored>(&self, key: &Key) -> Result<(Option<Versioned<T>>, i64), StoreError> {
-        let (raw, revision) = self.get_raw(key).await?;
-        Ok((raw.map(|raw| raw.decode()).transpose()?, revision))
-    }
-
-    /// As [`Store::get`], not decoded.
-    ///
-    /// # Errors
-    /// As of any read.
-    pub async fn get_raw(&self, key: &Key) -> Result<(Option<Raw>, i64), StoreError> {
-        let path = self.keys().path(key);
-        let mut answer = self
-            .read(|| {
-                let (mut kv, path) = (self.inner.kv.clone(), path.clone());
-                async move { kv.get(path, None).await }
-            })
-            .await?;
-        let revision = header_revision(answer.header());
-        Ok((answer.take_kvs().pop().map(|kv| self.raw(kv)), revision))
-    }
-
-    /// Everything under a prefix at one revision, in pages, linearizable.
-    ///
-    /// # Errors
-    /// As of any read; [`StoreError::Compacted`] if the pages took too long.
-    pub async fn list(&self, prefix: &Prefix) -> Result<Page, StoreError> {
-        let from = self.keys().prefix(prefix).into_bytes();
-        let to = prefix_end(&from);
-        self.list_range(from, to, 0).await
-    }
-
-    /// Everything in `[from, to)` at `revision`, or at the newest with 0.
-    pub(crate) async fn list_range(
-        &self,
-        from: Vec<u8>,
-        to: Vec<u8>,
-        revision: i64,
-    ) -> Result<Page, StoreError> {
-        let mut page = Page {
-            revision,
-            values: Vec::new(),
-        };
-        let mut next = from;
-        let mut limit = PAGE;
-        loop {
-            let at = page.revision;
-            let answer = self
-                .read(|| {
-                    let (mut kv, next, to) = (self.inner.kv.clone(), next.clone(), to.clone());
-                    let options = GetOptions::new()
-                        .with_range(to)
-                        .with_limit(limit)
-                        .with_revision(at);
-                    async move { kv.get(next, Some(options)).await }
-                })
-                .await;
-            let mut answer = match answer {
-                Err(StoreError::AnswerTooLarge) if limit > 1 => {
-                    limit /= 2;
-                    continue;
-                }
-                answer => answer?,
-            };
-            if page.revision == 0 {
-                page.revision = header_revision(answer.header());
-            }
-            let more = answer.more();
-            let kvs = answer.take_kvs();
-            if let Some(last) = kvs.last() {
-                next = [last.key(), &[0]].concat();
-            }
-            let empty = kvs.is_empty();
-            page.values.extend(kvs.into_iter().map(|kv| self.raw(kv)));
-            if !more || empty {
-                return Ok(page);
-            }
+    /// As of any write; after `Unknown` it may be repeated.
+    pub async fn rename(&self, new_store_id: &str) -> Result<bool, StoreError> {
+        let (present, _) = self.get::<stored::StoreId>(&Key::StoreId).await?;
+        if let Some(present) = &present {
+            codec::rewritable(&Key::StoreId, &*present.value)?;
         }
-    }
-
-    /// The last value under a prefix in order of key.
-    pub(crate) async fn last_under(&self, prefix: &Prefix) -> Result<Option<Raw>, StoreError> {
-        let path = self.keys().prefix(prefix);
-        let mut answer = self
-            .read(|| {
-                let (mut kv, path) = (self.inner.kv.clone(), path.clone());
-                let options = GetOptions::new()
-                    .with_prefix()
-                    .with_limit(1)
-                    .with_sort(etcd_client::SortTarget::Key, etcd_client::SortOrder::Descend);
-                async move { kv.get(path, Some(options)).await }
-            })
-            .await?;
-        Ok(answer.take_kvs().pop().map(|kv| self.raw(kv)))
+        let seen = present.map_or(0, |present| present.mod_revision);
+        let value = stored::StoreId {
+            format: codec::FORMAT,
+            id: new_store_id.to_owned(),
+        };
+        let txn = self
+            .guarded()
+            .expect(&Expect::ModRevision(Key::StoreId, seen))
+            .put(&Key::StoreId, &value);
+        Ok(txn.run().await?.applied)
     }
 
     pub(crate) async fn txn(
@@ -340,19 +218,6 @@ impl Store {
         }
     }
 
-    pub(crate) fn raw(&self, kv: KeyValue) -> Raw {
-        let key = self.keys().parse(kv.key());
-        let (mod_revision, create_revision, lease) = (kv.mod_revision(), kv.create_revision(), kv.lease());
-        let (_, value) = kv.into_key_value();
-        Raw {
-            key,
-            value,
-            mod_revision,
-            create_revision,
-            lease,
-        }
-    }
-
     /// From now on expectations of this key or prefix are left out.
     #[cfg(test)]
     pub(crate) fn leave_out(&self, target: &str) {
@@ -391,18 +256,4 @@ impl std::fmt::Debug for Store {
             .field("keys", self.keys())
             .finish_non_exhaustive()
     }
-}
-
-/// The revision in an answer's header; 0 without one, which etcd never sends.
-pub(crate) fn header_revision(header: Option<&etcd_client::ResponseHeader>) -> i64 {
-    header.map_or(0, etcd_client::ResponseHeader::revision)
-}
-
-/// The first key after all that begin with `prefix`, which ends with `/`.
-pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    end
 }

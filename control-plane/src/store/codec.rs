@@ -1,7 +1,7 @@
 //! Stored values in bytes. Each message begins with `format`, the version of its meaning.
 //!
-//! A value of a higher format than this version knows is read (what was added is skipped) but never rewritten, because
-//! what was skipped would be lost: see [`rewritable`].
+//! A value of a higher format than this version knows is read (what was added is skipped) but never
+//! rewritten, because what was skipped would be lost: see [`rewritable`].
 
 use prost::Message;
 

@@ -51,7 +51,8 @@ impl Compactor {
         }
     }
 
-    /// Notes the present revision, and compacts to the newest one that is at least five minutes old. Returns that one.
+    /// Notes the present revision, and compacts to the newest one that is at least five minutes old. Returns
+    /// that one.
     ///
     /// # Errors
     /// As of any read; the next step tries again.
@@ -145,8 +146,8 @@ pub struct QuotaWatch {
 }
 
 impl QuotaWatch {
-    /// Starts looking, until `stop` is cancelled. Sets [`Store::quota`]. `limit` is used where etcd (before 3.6) does
-    /// not say what its quota is; None: the level is then always `Ok`.
+    /// Starts looking, until `stop` is cancelled. Sets [`Store::quota`]. `limit` is used where etcd (before
+    /// 3.6) does not say what its quota is; None: the level is then always `Ok`.
     pub fn spawn(store: Store, limit: Option<u64>, stop: CancellationToken) -> Self {
         let (sender, quota) = watch::channel(Quota::default());
         let looking = async move {
@@ -160,7 +161,7 @@ impl QuotaWatch {
                 };
                 let level = quota.level();
                 if level > store.quota() {
-                    tracing::warn!(used = quota.used, limit = ?quota.limit, ?level, "the store is filling up");
+                    tracing::warn!(?quota, ?level, "the store is filling up");
                 }
                 store.set_quota(level);
                 sender.send_replace(quota);

@@ -51,8 +51,8 @@ pub struct ConnectorWrite {
     pub seen: i64,
     /// The new value.
     pub value: stored::Connector,
-    /// The new revision, if the definition has changed; it is stored under the number `value.revision` and without
-    /// target state.
+    /// The new revision, if the definition has changed; it is stored under the number `value.revision` and
+    /// without target state.
     pub revision: Option<stored::Revision>,
     /// The request, if it has an id.
     pub request: Option<Request>,
@@ -107,12 +107,12 @@ impl Store {
         replay(Some(request), outcome.read(0), outcome.read(1))
     }
 
-    /// Writes a connector with its revision and the record of its request in one transaction. Drops the oldest
-    /// revisions beyond 50 or 1 MiB. A lost answer is resolved by reading.
+    /// Writes a connector with its revision and the record of its request in one transaction. Drops the
+    /// oldest revisions beyond 50 or 1 MiB. A lost answer is resolved by reading.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`] for a definition over 256 KiB. [`StoreError::NoSpace`] while the store is nearly full.
-    /// `Unknown` only if reading did not help either: the same request id sent again tells.
+    /// [`StoreError::TooLarge`] for a definition over 256 KiB. [`StoreError::NoSpace`] while the store is
+    /// nearly full. `Unknown` only if reading did not help either: the same request id sent again tells.
     pub async fn write_connector(&self, write: &ConnectorWrite) -> Result<ConnectorOutcome, StoreError> {
         self.check_room()?;
         let size = write.value.definition.as_ref().map_or(0, Message::encoded_len);
@@ -242,8 +242,8 @@ impl Store {
         Ok(drop)
     }
 
-    /// Runs a transaction that has its effect once for each request. The transaction's own reads of failure must be of
-    /// one key.
+    /// Runs a transaction that has its effect once for each request. The transaction's own reads of failure
+    /// must be of one key.
     pub(crate) async fn write_once(
         &self,
         request: Option<&Request>,
@@ -273,7 +273,8 @@ impl Store {
                     self.forget_shared_lease(REQUEST_LIFE).await;
                     continue;
                 }
-                // Again with the same expectations: if it has happened after all, they fail and show what is there.
+                // Again with the same expectations: if it has happened after all, they fail and show what is
+                // there.
                 Err(error) if error.may_have_been_written() && tries < TRIES => continue,
                 outcome => outcome?,
             };

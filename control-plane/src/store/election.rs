@@ -34,7 +34,8 @@ pub struct Leadership {
     pub term: i64,
     /// When this replica learned of its election. What it measures itself begins no earlier.
     pub since: Instant,
-    /// Cancelled when this replica no longer leads, at the latest two thirds of a lease after it was last confirmed.
+    /// Cancelled when this replica no longer leads, at the latest two thirds of a lease after it was last
+    /// confirmed.
     pub lost: CancellationToken,
 }
 
@@ -238,7 +239,8 @@ impl Task {
         })
     }
 
-    /// Gives the store its identity if it has none, and waits until the mirror has seen the term. False: lost before.
+    /// Gives the store its identity if it has none, and waits until the mirror has seen the term. False: lost
+    /// before.
     async fn prepare(&self, term: i64) -> bool {
         while self.lease.is_fresh() && !self.deposed(term) {
             let Err(error) = self.found(term).await else {

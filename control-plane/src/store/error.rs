@@ -11,7 +11,8 @@ pub enum StoreError {
         /// What the client said.
         message: String,
     },
-    /// No answer in time, or the answer was lost. A write may have happened, or may still happen: read, then decide.
+    /// No answer in time, or the answer was lost. A write may have happened, or may still happen: read, then
+    /// decide.
     #[error("it is not known whether the store has done it: {message}")]
     Unknown {
         /// What the client said.

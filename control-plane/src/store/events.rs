@@ -9,11 +9,12 @@ const KEPT: i64 = 100;
 const TRIES: u32 = 5;
 
 impl Store {
-    /// Appends an event of a connector that still exists, and drops the oldest beyond 100. Sets the event's sequence.
-    /// Best effort: an event may be lost when a replica dies, and written twice when an answer is lost.
+    /// Appends an event of a connector that still exists, and drops the oldest beyond 100. Sets the event's
+    /// sequence. Best effort: an event may be lost when a replica dies, and written twice when an answer is
+    /// lost.
     ///
-    /// `created` is the `create_revision` of the connector's key. Returns the event's sequence, or None if the
-    /// connector is gone.
+    /// `created` is the `create_revision` of the connector's key. Returns the event's sequence, or None if
+    /// the connector is gone.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`] while the store is nearly full. Others as of any write.

@@ -2,8 +2,8 @@ use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn
 
 use super::{
     Key, Prefix, Raw, Store, StoreError,
-    client::header_revision,
     codec::{self, Stored},
+    read::header_revision,
 };
 
 /// etcd's limit for compares, for operations of success and for those of failure, each.
@@ -181,8 +181,8 @@ impl Guarded {
     /// Carries it out.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`]: it may have been, or may still be carried out. [`StoreError::LeaseGone`]: a lease of a
-    /// put has ended. Others as of any write.
+    /// [`StoreError::Unknown`]: it may have been, or may still be carried out. [`StoreError::LeaseGone`]: a
+    /// lease of a put has ended. Others as of any write.
     pub async fn run(self) -> Result<TxnOutcome, StoreError> {
         if let Some(mistake) = self.mistake {
             return Err(mistake);

@@ -27,8 +27,8 @@ const fn row(key: &'static str, value: &'static str, writer: &'static str, mirro
     }
 }
 
-/// Every key there is. `{seq}` has 16 digits so that events sort by number; all other numbers are plain decimals.
-/// Free text (principals, versions, ids) is escaped like in URLs, so that a `/` always ends a part.
+/// Every key there is. `{seq}` has 16 digits so that events sort by number; all other numbers are plain
+/// decimals. Free text (principals, versions, ids) is escaped like in URLs, so that a `/` always ends a part.
 #[rustfmt::skip]
 pub const TABLE: [Row; 21] = [
     row("cluster/store_id",                   "StoreId",       "first leader; `gantry admin restored`",           true),
@@ -289,8 +289,8 @@ impl fmt::Display for Prefix {
 /// A partition of a source or a queue of a sink, as connectors name it.
 pub type Partition = BTreeMap<String, Value>;
 
-/// Last part of an offset's key: the first 16 hex digits of the SHA-256 of the partition's canonical encoding, which
-/// holds names in order, and names and values with their lengths and types.
+/// Last part of an offset's key: the first 16 hex digits of the SHA-256 of the partition's canonical
+/// encoding, which holds names in order, and names and values with their lengths and types.
 pub fn partition_key(partition: &Partition) -> Arc<str> {
     let mut hash = Sha256::new();
     let mut part = |tag: u8, bytes: &[u8]| {

@@ -21,8 +21,8 @@ const MAX_PLANNED_TASK: usize = 64 << 10;
 pub enum Written {
     /// Done, at this revision.
     Applied(i64),
-    /// Something that the decision rested on has changed, or this replica no longer leads: decide anew. Nothing was
-    /// written (of a plan: the pointer was not).
+    /// Something that the decision rested on has changed, or this replica no longer leads: decide anew.
+    /// Nothing was written (of a plan: the pointer was not).
     Conflict,
 }
 
@@ -47,8 +47,8 @@ pub struct NewPlan {
 
 /// The writes of a leader in one term, each with what the protocol's table of guards asks for.
 ///
-/// Every function may return [`StoreError::Unknown`]: the write may have happened or may still. Plan again on a
-/// snapshot that is at least as new as a read after the error; the guards make a late write harmless.
+/// Every function may return [`StoreError::Unknown`]: the write may have happened or may still. Plan again on
+/// a snapshot that is at least as new as a read after the error; the guards make a late write harmless.
 #[derive(Debug, Clone)]
 pub struct LeaderStore {
     store: Store,
@@ -67,7 +67,8 @@ impl LeaderStore {
         self.term
     }
 
-    /// Carries out any action but `PlanTasks`, which needs an agent's answer first: see [`store_plan`](Self::store_plan).
+    /// Carries out any action but `PlanTasks`, which needs an agent's answer first: see
+    /// [`store_plan`](Self::store_plan).
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for `PlanTasks`, and for a guard that does not say why a right has ended.
@@ -123,7 +124,8 @@ impl LeaderStore {
             }
         }
         let guarded = || self.pointer_guarded(&plan.connector, uid, plan.spec, plan.pointer);
-        // What an earlier try has left behind would outlive this plan's pointer only as garbage, but garbage it is.
+        // What an earlier try has left behind would outlive this plan's pointer only as garbage, but garbage
+        // it is.
         let left_over = self.mirror.read(|snapshot| {
             let all = (uid.clone(), generation, 0)..=(uid.clone(), generation, u32::MAX);
             snapshot.plans.range(all).next().is_some()
@@ -174,8 +176,8 @@ impl LeaderStore {
             .await
     }
 
-    /// Gives a right, and says what to do with it. `ended` is why the right that is rewritten has ended, if there is
-    /// one; the guard has to compare it.
+    /// Gives a right, and says what to do with it. `ended` is why the right that is rewritten has ended, if
+    /// there is one; the guard has to compare it.
     pub async fn grant(
         &self,
         task: &TaskId,
@@ -287,8 +289,8 @@ impl LeaderStore {
         self.run(txn).await
     }
 
-    /// Raises the format that may be written to the highest that every live replica reads. Does nothing (`Conflict`) if
-    /// that is no more than now.
+    /// Raises the format that may be written to the highest that every live replica reads. Does nothing
+    /// (`Conflict`) if that is no more than now.
     pub async fn raise_format(&self) -> Result<Written, StoreError> {
         let (present, all_read, replicas) = self.mirror.read(|snapshot| {
             let all_read = snapshot

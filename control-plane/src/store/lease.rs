@@ -17,7 +17,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct LeaseState {
     /// The present lease; None: there is none, and what hung on the last one is gone or will be.
     pub id: Option<i64>,
-    /// When the last grant or keepalive that etcd answered was *sent*. The lease lives at least its length from then.
+    /// When the last grant or keepalive that etcd answered was *sent*. The lease lives at least its length
+    /// from then.
     pub confirmed_at: Option<Instant>,
     /// The same on the clock that counts suspend.
     pub confirmed_boot: Option<Duration>,
@@ -25,8 +26,8 @@ pub struct LeaseState {
 
 /// The one etcd lease of this replica: `leader`, `replicas/` and `sessions/` keys hang on it.
 ///
-/// It is kept alive by a task of its own. When it was lost (the replica was cut off, or etcd forgot it) a new one with
-/// another id is granted: whatever has to hang on it is then written again by whoever wrote it.
+/// It is kept alive by a task of its own. When it was lost (the replica was cut off, or etcd forgot it) a new
+/// one with another id is granted: whatever has to hang on it is then written again by whoever wrote it.
 #[derive(Clone)]
 pub struct Lease {
     length: Duration,
@@ -36,8 +37,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Starts a lease of `length`, in whole seconds, measured on tokio's clock, which stands still while the machine is
-    /// suspended: for tests. It is revoked when `stop` is cancelled.
+    /// Starts a lease of `length`, in whole seconds, measured on tokio's clock, which stands still while the
+    /// machine is suspended: for tests. It is revoked when `stop` is cancelled.
     pub fn spawn(store: Store, length: Duration, stop: CancellationToken) -> Self {
         let start = Instant::now();
         Self::spawn_on(Arc::new(move || start.elapsed()), store, length, stop)
@@ -73,7 +74,8 @@ impl Lease {
         *self.state.borrow()
     }
 
-    /// Every change of it; `changed()` fails once the task has ended. Each confirmation is a change: compare `id`.
+    /// Every change of it; `changed()` fails once the task has ended. Each confirmation is a change: compare
+    /// `id`.
     pub fn watch(&self) -> watch::Receiver<LeaseState> {
         self.state.clone()
     }
@@ -88,7 +90,8 @@ impl Lease {
         self.state().confirmed_at
     }
 
-    /// Until then (two thirds of its length after the last confirmation) what hangs on the lease may be acted on.
+    /// Until then (two thirds of its length after the last confirmation) what hangs on the lease may be acted
+    /// on.
     pub fn fresh_until(&self) -> Option<Instant> {
         Some(Instant::now() + self.fresh_for()?)
     }

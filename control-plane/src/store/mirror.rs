@@ -20,20 +20,23 @@ const HISTORY: usize = 1 << 16;
 /// The connection of a mirror to etcd.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// Raised each time the mirror was cut off from etcd, and each time etcd turned out to be another store.
+    /// Raised each time the mirror was cut off from etcd for some seconds, could not learn of every single
+    /// change, or found another store. A stream that broke and was opened again at once is no cut.
     pub cuts: u64,
-    /// When the mirror first was known to be up to date after the last cut; None: it is cut off. What is measured on
-    /// this process's own clock (absence, say) begins no earlier.
+    /// When the mirror first was known to be up to date after the last cut; None: it is cut off. What is
+    /// measured on this process's own clock (absence, say) begins no earlier.
     pub since: Option<Instant>,
-    /// The mirror holds everything that was written before this moment; None: not known since the last cut. Absence
-    /// of something during a span is sure only if the span ended before it. At most about a second old while connected.
+    /// The mirror holds everything that was written before this moment; None: not known since the last cut.
+    /// Absence of something during a span is sure only if the span ended before it. At most about a second
+    /// old while connected.
     pub fresh_at: Option<Instant>,
 }
 
 /// Everything but offsets, requests, revisions and events, in memory, as it was at one revision.
 ///
-/// Clones are handles to the same mirror. It follows etcd over broken streams, compaction and restores: after a cut it
-/// goes on where it was, or lists everything anew and finds out what has changed. Each transaction is seen as a whole.
+/// Clones are handles to the same mirror. It follows etcd over broken streams, compaction and restores: after
+/// a cut it goes on where it was, or lists everything anew and finds out what has changed. Each transaction
+/// is seen as a whole.
 #[derive(Clone)]
 pub struct Mirror {
     pub(crate) shared: Arc<Shared>,
@@ -59,8 +62,8 @@ struct Log {
 /// What a feed says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// These keys were written or removed, the last of them at `revision`. Read the mirror for what they hold now: it
-    /// is at this revision or a later one.
+    /// These keys were written or removed, the last of them at `revision`. Read the mirror for what they hold
+    /// now: it is at this revision or a later one.
     Keys {
         /// Everything up to it has been seen.
         revision: i64,
@@ -90,6 +93,11 @@ pub struct HistoryGone {
 impl Mirror {
     /// Starts to follow the store, until `stop` is cancelled. Empty until [`ready`](Self::ready).
     pub fn spawn(store: Store, stop: CancellationToken) -> Self {
+        Self::spawn_with_feed(store, FEED, stop)
+    }
+
+    /// As [`spawn`](Self::spawn), with another length of feeds.
+    pub(crate) fn spawn_with_feed(store: Store, feed: usize, stop: CancellationToken) -> Self {
         let shared = Arc::new(Shared {
             snapshot: RwLock::default(),
             revision: watch::Sender::new(0),
@@ -98,7 +106,7 @@ impl Mirror {
                 keys: VecDeque::new(),
                 complete_after: 0,
             }),
-            changes: broadcast::Sender::new(FEED),
+            changes: broadcast::Sender::new(feed),
             ask: Notify::new(),
         });
         let mirror = Self { shared };
@@ -134,8 +142,8 @@ impl Mirror {
         *self.shared.revision.borrow()
     }
 
-    /// The revision as it rises (it falls only when the store is replaced). It rises at least every second or so even
-    /// if nothing changes that the mirror holds, as long as etcd is written to.
+    /// The revision as it rises (it falls only when the store is replaced). It rises at least every second or
+    /// so even if nothing changes that the mirror holds, as long as etcd is written to.
     pub fn subscribe(&self) -> watch::Receiver<i64> {
         self.shared.revision.subscribe()
     }
@@ -231,9 +239,9 @@ impl Mirror {
         );
     }
 
-    /// Replaces everything by what was listed at `revision`; `another_store`: it is known not to be the store that was
-    /// followed so far.
-    pub(crate) fn replace(&self, revision: i64, values: &[Raw], another_store: bool) {
+    /// Replaces everything by what was listed at `revision`, which was asked for at `sent`; `another_store`:
+    /// it is known not to be the store that was followed so far.
+    pub(crate) fn replace(&self, revision: i64, values: &[Raw], another_store: bool, sent: Instant) {
         let mut listed = Snapshot {
             revision,
             ..Snapshot::default()
@@ -251,10 +259,12 @@ impl Mirror {
         if !first && !replaced {
             let changed = apply::difference(&before, &listed);
             *self.shared.snapshot.write() = Arc::new(listed);
+            self.fresh(sent);
             // Which of the revisions since the last one changed a key does not matter to anybody who resumes.
             return self.publish(revision, changed.into_iter().map(|key| (revision, key)).collect());
         }
         *self.shared.snapshot.write() = Arc::new(listed);
+        self.fresh(sent);
         let mut log = self.shared.log.lock();
         log.keys.clear();
         log.complete_after = revision;

@@ -1,8 +1,9 @@
 //! The store: what is in etcd, under which key, and how it is read, watched and written.
 //!
-//! - [`Key`], [`Prefix`], [`TABLE`]: every key, what it holds and who writes it. [`codec`]: what it holds, in bytes.
-//! - [`Store`]: a client of one cluster's keys. Every call has a time limit; what was surely not sent is sent again;
-//!   a write whose outcome is not known is an error of its own ([`StoreError::Unknown`]) that is followed by a read.
+//! - [`Key`], [`Prefix`], [`TABLE`]: every key, what it holds and who writes it. [`codec`]: the same in bytes.
+//! - [`Store`]: a client of one cluster's keys. Every call has a time limit. What was surely not sent is sent
+//!   again; a write whose outcome is not known is an error of its own ([`StoreError::Unknown`]), followed by a
+//!   read.
 //! - [`Guarded`]: a transaction with expectations. Nothing is written in any other way.
 //! - [`Mirror`]: everything but offsets, requests, revisions and events, in memory, at one revision.
 //! - [`Lease`]: the one lease of this replica. [`Election`]: who leads.
@@ -11,8 +12,8 @@
 //!   [`connectors`] and [`offset_epochs`] (the API).
 //! - [`Compactor`] and [`QuotaWatch`]: upkeep.
 //!
-//! Time is tokio's, wall-clock time is a [`WallClock`] and randomness comes from callers, so that all of it runs in a
-//! simulation with a paused clock.
+//! Time is tokio's, wall-clock time is a [`WallClock`] and randomness comes from callers, so that all of it
+//! runs in a simulation with a paused clock.
 
 mod client;
 pub mod codec;
@@ -28,11 +29,12 @@ mod lease;
 mod mirror;
 pub mod offset_epochs;
 mod offsets;
+mod read;
 pub mod sessions;
 mod shared_lease;
 mod watch;
 
-pub use client::{Page, Raw, Settings, Store, connect_options};
+pub use client::{Settings, Store, connect_options};
 pub use compact::{Compactor, Quota, QuotaLevel, QuotaWatch};
 pub use election::{Candidate, Election, Leadership};
 pub use error::StoreError;
@@ -45,6 +47,7 @@ pub use offsets::{
     Committer, CommitterSettings, ListedOffset, ListedOffsets, MAX_PARTITIONS_PER_COMMIT, MAX_SINK_STATE,
     ReadOffsets,
 };
+pub use read::{Page, Raw};
 
 use std::sync::Arc;
 

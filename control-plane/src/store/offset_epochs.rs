@@ -48,15 +48,16 @@ pub enum EpochOutcome {
     },
     /// An earlier call of the same request had the effect.
     Replayed,
-    /// The connector or the head has changed, or a task still has a grant. Nothing counts of what was written.
+    /// The connector or the head has changed, or a task still has a grant. Nothing counts of what was
+    /// written.
     Conflict,
     /// The request id was used for another request.
     Reused,
 }
 
 impl Store {
-    /// Writes the records of a new epoch in as many transactions as needed, and flips the head in the last one: all of
-    /// it or nothing. Each compares the connector, the head, and that no task has a grant.
+    /// Writes the records of a new epoch in as many transactions as needed, and flips the head in the last
+    /// one: all of it or nothing. Each compares the connector, the head, and that no task has a grant.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] for a record over 64 KiB or a sink state over 4 KiB: nothing was written.

@@ -11,10 +11,11 @@ pub(crate) use history::fit;
 use gantry_proto::agent::v1::{StoredOffset, TaskCommit};
 use prost::Message;
 
-use super::{Expect, Key, Partition, Prefix, Raw, Store, StoreError, client::prefix_end};
+use super::{Expect, Key, Partition, Prefix, Raw, Store, StoreError, read::prefix_end};
 use crate::domain::{TaskId, Uid, Versioned, stored};
 
-/// Most partitions in one commit of a task. A task with more that moved sends several commits, each complete in itself.
+/// Most partitions in one commit of a task. A task with more that moved sends several commits, each complete
+/// in itself.
 pub const MAX_PARTITIONS_PER_COMMIT: usize = 100;
 /// Largest state that a sink keeps with a position, in bytes.
 pub const MAX_SINK_STATE: usize = 4 << 10;

@@ -70,8 +70,8 @@ pub struct Expected {
 pub enum SessionWrite {
     /// Written; the next write compares these.
     Written(Expected),
-    /// Another write came first, and these are the keys now. Of a lease that ended only the session is gone: write
-    /// again on the new lease if `instance` is still what this replica wrote.
+    /// Another write came first, and these are the keys now. Of a lease that ended only the session is gone:
+    /// write again on the new lease if `instance` is still what this replica wrote.
     Conflict(AgentKeys),
 }
 
@@ -90,11 +90,13 @@ impl Store {
         agent_keys(outcome.read(0), outcome.read(1), outcome.revision)
     }
 
-    /// Writes an agent's session (accepts its hello, marks it silent or heard again, moves it to a new lease) together
-    /// with its instance, which is written even if it is the same: whoever decided on the old state must find out.
+    /// Writes an agent's session (accepts its hello, marks it silent or heard again, moves it to a new lease)
+    /// together with its instance, which is written even if it is the same: whoever decided on the old state
+    /// must find out.
     ///
-    /// A lost answer is resolved by reading: `Unknown` is returned only if that was not possible. The write may then
-    /// still happen: a session that this replica does not serve may appear on its lease, and it has to remove it.
+    /// A lost answer is resolved by reading: `Unknown` is returned only if that was not possible. The write
+    /// may then still happen: a session that this replica does not serve may appear on its lease, and it has
+    /// to remove it.
     ///
     /// # Errors
     /// [`StoreError::LeaseGone`]: try on the replica's next lease. Others as of any write.
@@ -110,8 +112,8 @@ impl Store {
             .await
     }
 
-    /// Removes an agent's session, after its goodbye or when another instance is to be let in. The instance is written
-    /// anew, as by [`write_session`](Self::write_session).
+    /// Removes an agent's session, after its goodbye or when another instance is to be let in. The instance
+    /// is written anew, as by [`write_session`](Self::write_session).
     ///
     /// # Errors
     /// As of any write.
@@ -174,8 +176,8 @@ impl Store {
         }
     }
 
-    /// Stores plugins that an agent has brought, except those that `snapshot` shows to be stored already. The last one
-    /// wins where two agents have the same version of a plugin with different contents.
+    /// Stores plugins that an agent has brought, except those that `snapshot` shows to be stored already. The
+    /// last one wins where two agents have the same version of a plugin with different contents.
     ///
     /// # Errors
     /// As of any write; some may have been stored.

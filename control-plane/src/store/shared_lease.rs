@@ -4,8 +4,8 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{Store, StoreError};
 
-/// Leases that many keys share: each is used for puts during the first half of its life, so that a key lives at least
-/// as long as asked for and at most twice as long, and etcd has few leases to look after.
+/// Leases that many keys share: each is used for puts during the first half of its life, so that a key lives
+/// at least as long as asked for and at most twice as long, and etcd has few leases to look after.
 #[derive(Debug, Default)]
 pub(crate) struct SharedLeases {
     by_life: Mutex<BTreeMap<Duration, Shared>>,

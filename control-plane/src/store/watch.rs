@@ -1,25 +1,31 @@
-//! Follows the mirrored ranges: lists them at one revision, watches from the next, and recovers from whatever breaks.
+//! Follows the mirrored ranges: lists them at one revision, watches from the next, and recovers from whatever
+//! breaks.
 //!
-//! The mirrored keys are several ranges (what is not mirrored sorts between them), so one stream carries several
-//! watches, and the events of one transaction may come in several messages. Nothing is passed on before every watch is
-//! known to have passed the revision: by an event of its own, or by etcd's answer to a request for progress, which
-//! since 3.5.8 comes after all events up to its revision. A broken stream therefore goes on from the last revision that
-//! was passed on, and what had come in part is thrown away.
+//! The mirrored keys are several ranges (what is not mirrored sorts between them), so one stream carries
+//! several watches, and the events of one transaction may come in several messages. Nothing is passed on
+//! before every watch is known to have passed the revision: by an event of its own, or by etcd's answer to a
+//! request for progress, which since 3.5.8 comes after all events up to its revision. A broken stream
+//! therefore goes on from the last revision that was passed on, and what had come in part is thrown away.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, OptionFuture},
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Key, Mirror, Raw, Store, StoreError, client::header_revision};
+use super::{Key, Mirror, Raw, Store, StoreError, read::header_revision};
 use crate::domain::stored;
 
 /// How often the mirror is compared with a linearizable read.
 const PULSE: Duration = Duration::from_secs(1);
-/// A watch that has not shown for so long what a read has shown is dead.
+/// A watch that has not shown for so long what a read has shown is dead, and a mirror that was not compared
+/// for so long is cut off.
 const SILENCE: Duration = Duration::from_secs(3);
-/// etcd leaves a request for progress unanswered while a watch catches up: it is asked again after this, doubling.
+/// etcd leaves a request for progress unanswered while a watch catches up: it is asked again after this,
+/// doubling.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 const ASK_AGAIN_MAX: Duration = Duration::from_millis(160);
 /// Pause before a broken stream is opened anew, doubling.
@@ -44,9 +50,8 @@ pub(crate) async fn follow(store: Store, mirror: Mirror) {
         let sent = Instant::now();
         match list(&store).await {
             Ok((revision, values)) => {
-                mirror.replace(revision, &values, another_store);
+                mirror.replace(revision, &values, another_store, sent);
                 drop(values);
-                mirror.fresh(sent);
                 pause = REOPEN;
                 another_store = follow_from_here(&store, &mirror).await;
             }
@@ -68,14 +73,25 @@ async fn follow_from_here(store: &Store, mirror: &Mirror) -> bool {
             Ok(mut follower) => follower.run().await,
             Err(error) => End::Broken(error.to_string()),
         };
-        mirror.cut();
         match end {
-            End::Broken(why) => tracing::info!(why, revision = mirror.revision(), "the watch has broken"),
+            End::Broken(why) => {
+                tracing::info!(why, revision = mirror.revision(), "the watch has broken");
+                // A stream that is opened again at once has missed nothing.
+                if mirror
+                    .connection()
+                    .fresh_at
+                    .is_none_or(|at| at.elapsed() > SILENCE)
+                {
+                    mirror.cut();
+                }
+            }
             End::Compacted => {
+                mirror.cut();
                 tracing::info!(revision = mirror.revision(), "the watch is behind: listing anew");
                 return false;
             }
             End::AnotherStore => {
+                mirror.cut();
                 tracing::warn!(revision = mirror.revision(), "the store was restored or replaced");
                 return true;
             }
@@ -187,7 +203,7 @@ impl<'a> Follower<'a> {
                     Ok(None) => return End::Broken("etcd closed the stream".to_owned()),
                     Err(error) => return End::Broken(error.to_string()),
                 },
-                answer = async { pulse.as_mut().expect("is polled only if there is one").await }, if pulse.is_some() => {
+                Some(answer) = OptionFuture::from(pulse.as_mut()), if pulse.is_some() => {
                     pulse = None;
                     self.next_pulse = answer.sent + PULSE;
                     if let Err(end) = self.compare(answer) {
@@ -329,12 +345,6 @@ impl<'a> Follower<'a> {
 
 async fn pulse_once(store: Store, mirror: i64) -> Pulse {
     let sent = Instant::now();
-    let mut kv = store.kv_client();
-    let path = store.keys().path(&Key::StoreId);
-    let answer = match timeout(store.settings().call_timeout, kv.get(path, None)).await {
-        Ok(Ok(answer)) => Ok(header_revision(answer.header())),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(StoreError::unknown("no answer to a read")),
-    };
+    let answer = store.get_raw(&Key::StoreId).await.map(|(_, revision)| revision);
     Pulse { sent, mirror, answer }
 }

@@ -45,6 +45,14 @@ impl PathPolicy {
             match existing.canonicalize() {
                 Ok(p) => break p,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    // What is created under the name of a link is created where the link leads to.
+                    if existing.is_symlink() {
+                        return Err(ConnectorError::user(format!(
+                            "{} is a link that leads nowhere",
+                            existing.display()
+                        ))
+                        .fix("remove the link, or create what it leads to"));
+                    }
                     let (Some(name), Some(parent)) = (existing.file_name(), existing.parent()) else {
                         return Err(ConnectorError::user(format!(
                             "path {shown} contains '..' below a missing directory"
@@ -76,5 +84,48 @@ impl PathPolicy {
                 },
             ),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::Domain;
+
+    #[test]
+    fn only_what_lies_below_a_root_after_links_is_allowed() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, outside) = (
+            root.path().canonicalize().unwrap(),
+            outside.path().canonicalize().unwrap(),
+        );
+        let policy = PathPolicy::new([root.clone()]);
+        fs::create_dir(root.join("sub")).unwrap();
+        symlink(&outside, root.join("away")).unwrap();
+        symlink(outside.join("missing"), root.join("dangling")).unwrap();
+        symlink(root.join("sub"), outside.join("back")).unwrap();
+
+        let allowed = |path: PathBuf, wanted: PathBuf| assert_eq!(policy.resolve(&path).unwrap(), wanted);
+        allowed(root.join("a"), root.join("a"));
+        allowed(root.join("sub/new/a"), root.join("sub/new/a"));
+        allowed(outside.join("back/a"), root.join("sub/a"));
+        allowed(root.join("sub/../a"), root.join("a"));
+
+        for path in [
+            outside.join("a"),
+            root.join("away/a"),
+            root.join("away"),
+            root.join("dangling"),
+            root.join("../a"),
+            root.join("missing/../../a"),
+            PathBuf::from("relative"),
+        ] {
+            let e = policy.resolve(&path).unwrap_err();
+            assert_eq!(e.domain(), Domain::User, "{}", path.display());
+            assert!(e.fix_text().is_some());
+        }
+        assert!(PathPolicy::default().resolve(&root).is_err());
     }
 }

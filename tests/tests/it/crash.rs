@@ -22,7 +22,11 @@ const SOON: Duration = Duration::from_secs(90);
 const AGENT: &str = "one";
 
 fn size() -> (u64, Duration) {
-    if env::long() { (2_000_000, Duration::from_secs(1800)) } else { (200_000, Duration::from_secs(400)) }
+    if env::long() {
+        (2_000_000, Duration::from_secs(1800))
+    } else {
+        (200_000, Duration::from_secs(400))
+    }
 }
 
 /// A file on its way through a topic into files.
@@ -44,19 +48,40 @@ impl<'a> Way<'a> {
         let mut cluster = Cluster::start(work, &rocketmq.namesrv()).await?;
         cluster.start_agent(AGENT).await?;
         let (input, output) = (cluster.files().join("lines.txt"), cluster.files().join("out"));
+        std::fs::create_dir(&output)?;
         let length = lines::append(&input, 0..total, make)?;
-        Ok(Self { rocketmq, client: cluster.client()?, cluster, input, output, make, total, length })
+        Ok(Self {
+            rocketmq,
+            client: cluster.client()?,
+            cluster,
+            input,
+            output,
+            make,
+            total,
+            length,
+        })
     }
 
     async fn create_source(&self, key: &str) -> Result<()> {
         let config = json!({ "paths": [self.input.display().to_string()], "key": key });
-        self.client.create(definition("lines-in", "file-source", "lines", &config, &json!({}))?, false).await?;
+        self.client
+            .create(
+                definition("lines-in", "file-source", "lines", &config, &json!({}))?,
+                false,
+            )
+            .await?;
         Ok(())
     }
 
     async fn create_sink(&self) -> Result<()> {
         let config = json!({ "path": self.output.join("{queue}.txt").display().to_string() });
-        let sink = definition("lines-out", "file-sink", "lines", &config, &json!({ "tasks_max": 2 }))?;
+        let sink = definition(
+            "lines-out",
+            "file-sink",
+            "lines",
+            &config,
+            &json!({ "tasks_max": 2 }),
+        )?;
         self.client.create(sink, false).await?;
         Ok(())
     }
@@ -72,7 +97,13 @@ impl<'a> Way<'a> {
 
     /// The bodies of a queue's messages, in order.
     async fn bodies(&self, queue: u32) -> Result<Vec<Vec<u8>>> {
-        Ok(self.rocketmq.read("lines", queue).await?.into_iter().map(|message| message.body).collect())
+        Ok(self
+            .rocketmq
+            .read("lines", queue)
+            .await?
+            .into_iter()
+            .map(|message| message.body)
+            .collect())
     }
 
     /// The sink's file of a queue.
@@ -88,7 +119,10 @@ impl<'a> Way<'a> {
         eventually(SOON, "everything has arrived", async || {
             let read = bytes_read(&self.client, "lines-in").await?;
             ensure!(read == self.length, "{read} of {} bytes are read", self.length);
-            let (sent, written) = (self.messages().await?, records_out(&self.client, "lines-out").await?);
+            let (sent, written) = (
+                self.messages().await?,
+                records_out(&self.client, "lines-out").await?,
+            );
             ensure!(sent == written, "{written} of {sent} messages are written");
             Ok(())
         })
@@ -119,7 +153,11 @@ impl<'a> Way<'a> {
     async fn more(&mut self, side: Side) -> Result<()> {
         self.length = lines::append(&self.input, self.total..self.total + MORE, self.make)?;
         self.total += MORE;
-        if side == Side::Sink { self.send_all().await } else { Ok(()) }
+        if side == Side::Sink {
+            self.send_all().await
+        } else {
+            Ok(())
+        }
     }
 
     /// Runs the source until the whole file is in the topic, and stops it.
@@ -140,7 +178,10 @@ impl<'a> Way<'a> {
     async fn crash(&mut self, side: Side) -> Result<()> {
         let mut kills = 0;
         for attempt in 1..=5 * KILLS {
-            let (before, committed_before) = (self.moved(side).await?, records_out(&self.client, "lines-in").await?);
+            let (before, committed_before) = (
+                self.moved(side).await?,
+                records_out(&self.client, "lines-in").await?,
+            );
             if attempt > 1 {
                 self.cluster.spawn_agent(AGENT)?;
             }
@@ -158,7 +199,10 @@ impl<'a> Way<'a> {
                     sent.saturating_sub(committed)
                 }
                 Side::Sink => {
-                    let (sent, committed) = (self.messages().await?, records_out(&self.client, "lines-out").await?);
+                    let (sent, committed) = (
+                        self.messages().await?,
+                        records_out(&self.client, "lines-out").await?,
+                    );
                     println!("{committed} of {sent} records committed");
                     sent - committed
                 }
@@ -233,7 +277,11 @@ fn both_are_killed(make: Make, key: &'static str, total: u64, limit: Duration) {
                 ensure!(number <= next, "line {number} is where line {next} should be");
                 next = next.max(number + 1);
             }
-            ensure!(next == way.total, "the queue ends with line {next} of {}", way.total);
+            ensure!(
+                next == way.total,
+                "the queue ends with line {next} of {}",
+                way.total
+            );
         }
         Ok(())
     });
@@ -261,8 +309,14 @@ fn a_sink_that_is_killed_writes_every_line_once() {
         way.create_sink().await?;
         way.crash(Side::Sink).await?;
         eventually(SOON, "everything is written", async || {
-            let (sent, written) = (way.messages().await?, records_out(&way.client, "lines-out").await?);
-            ensure!(sent == written && sent == way.total, "{written} of {sent} messages are written");
+            let (sent, written) = (
+                way.messages().await?,
+                records_out(&way.client, "lines-out").await?,
+            );
+            ensure!(
+                sent == written && sent == way.total,
+                "{written} of {sent} messages are written"
+            );
             Ok(())
         })
         .await?;

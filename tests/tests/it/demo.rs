@@ -17,7 +17,10 @@ fn it_moves_files_of_this_machine() {
         ensure!(said.contains("identical: "), "{said}");
         ensure!(said.contains("0 missing, 0 extra"), "{said}");
         // What to try next, and how fast it was.
-        ensure!(said.contains("lines/s") && said.contains("grpcurl") && said.contains("gantry dev"), "{said}");
+        ensure!(
+            said.contains("lines/s") && said.contains("grpcurl") && said.contains("gantry dev"),
+            "{said}"
+        );
         Ok(())
     });
 }
@@ -55,7 +58,9 @@ fn it_moves_a_large_file_and_small_ones() {
         while lines::append(&large, count..count + 10_000, lines::unicode)? < 5 << 20 {
             count += 10_000;
         }
-        let small: Vec<PathBuf> = (0..6).map(|n| work.path().join(format!("small-{n}.txt"))).collect();
+        let small: Vec<PathBuf> = (0..6)
+            .map(|n| work.path().join(format!("small-{n}.txt")))
+            .collect();
         for (n, path) in small.iter().enumerate() {
             lines::append(path, 0..n as u64 * 100, lines::ascii)?;
         }
@@ -75,7 +80,11 @@ async fn demo(work: &WorkDir, from: &[PathBuf]) -> Result<()> {
     ensure!(said.contains("identical: "), "{said}");
     ensure!(said.contains("0 missing, 0 extra"), "{said}");
 
-    ensure!(fs::read(to.join("one.txt"))? == fs::read(&from[0])?, "the result differs from {}", from[0].display());
+    ensure!(
+        fs::read(to.join("one.txt"))? == fs::read(&from[0])?,
+        "the result differs from {}",
+        from[0].display()
+    );
     let (mut expected, mut found) = (Vec::new(), Vec::new());
     for path in from {
         expected.extend(lines::split(&fs::read(path)?));
@@ -85,7 +94,12 @@ async fn demo(work: &WorkDir, from: &[PathBuf]) -> Result<()> {
     }
     expected.sort();
     found.sort();
-    ensure!(expected == found, "of {} lines {} arrived", expected.len(), found.len());
+    ensure!(
+        expected == found,
+        "of {} lines {} arrived",
+        expected.len(),
+        found.len()
+    );
 
     // What was there before is not mixed with what comes.
     let again = call(&args, &[], work.path()).await?;
@@ -96,11 +110,21 @@ async fn demo(work: &WorkDir, from: &[PathBuf]) -> Result<()> {
 fn it_refuses_files_that_are_not_there() {
     run(TEST, async |work| {
         let missing = work.path().join("missing.txt");
-        let answer = call(&["demo", "--from", &missing.display().to_string()], &[], work.path()).await?;
+        let answer = call(
+            &["demo", "--from", &missing.display().to_string()],
+            &[],
+            work.path(),
+        )
+        .await?;
         answer.refused(1, &[&missing.display().to_string()])?;
         let empty = work.path().join("empty.txt");
         fs::write(&empty, "")?;
-        let answer = call(&["demo", "--from", &empty.display().to_string()], &[], work.path()).await?;
+        let answer = call(
+            &["demo", "--from", &empty.display().to_string()],
+            &[],
+            work.path(),
+        )
+        .await?;
         answer.refused(1, &["empty"])
     });
 }

@@ -25,8 +25,16 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn new(work: &'a WorkDir) -> Result<Self> {
         let base = work.path().canonicalize()?;
-        let (data, input) = (base.join("data"), work.dir("in")?.canonicalize()?.join("lines.txt"));
-        Ok(Self { work, data, input, output: base.join("out") })
+        let (data, input) = (
+            base.join("data"),
+            work.dir("in")?.canonicalize()?.join("lines.txt"),
+        );
+        Ok(Self {
+            work,
+            data,
+            input,
+            output: work.dir("out")?.canonicalize()?,
+        })
     }
 
     async fn start(&self) -> Result<(Gantry, Client)> {
@@ -41,8 +49,17 @@ impl<'a> Site<'a> {
     async fn create(&self, dev: &Gantry) -> Result<()> {
         let cli = Cli::new(dev.endpoint(), self.work);
         let paths = format!("paths={}", self.input.display());
-        let source = ["connectors", "create", "lines-in", "--plugin", "file-source", "--topic", "lines"];
-        cli.ok(&[&source[..], &["--set", &paths, "--wait"]].concat()).await?;
+        let source = [
+            "connectors",
+            "create",
+            "lines-in",
+            "--plugin",
+            "file-source",
+            "--topic",
+            "lines",
+        ];
+        cli.ok(&[&source[..], &["--set", &paths, "--wait"]].concat())
+            .await?;
         let file = self.work.path().join("lines-out.yaml");
         let path = self.output.join("{queue}.txt");
         let text = format!(
@@ -51,7 +68,14 @@ impl<'a> Site<'a> {
             path.display()
         );
         std::fs::write(&file, text)?;
-        cli.ok(&["connectors", "create", "-f", &file.display().to_string(), "--wait"]).await?;
+        cli.ok(&[
+            "connectors",
+            "create",
+            "-f",
+            &file.display().to_string(),
+            "--wait",
+        ])
+        .await?;
         Ok(())
     }
 
@@ -73,8 +97,14 @@ async fn arrived(output: &Path, total: u64) -> Result<Tally> {
 /// Waits until both connectors have committed so many lines, which are so many bytes.
 async fn committed(client: &Client, count: u64, length: u64) -> Result<()> {
     eventually(SOON, &format!("{count} lines are committed"), async || {
-        let (byte, written) = (bytes_read(client, "lines-in").await?, records_out(client, "lines-out").await?);
-        ensure!((byte, written) == (length, count), "{byte} bytes are read and {written} lines written");
+        let (byte, written) = (
+            bytes_read(client, "lines-in").await?,
+            records_out(client, "lines-out").await?,
+        );
+        ensure!(
+            (byte, written) == (length, count),
+            "{byte} bytes are read and {written} lines written"
+        );
         Ok(())
     })
     .await
@@ -94,27 +124,52 @@ fn a_file_is_followed_and_a_restart_changes_nothing() {
         // One that is paused stays so.
         let cli = Cli::new(dev.endpoint(), work);
         cli.ok(&["connectors", "pause", "lines-out", "--wait"]).await?;
-        let before = [client.get("lines-in").await?, reaches(&client, "lines-out", State::Paused, SOON).await?];
-        ensure!(before[1].labels.get("team").map(String::as_str) == Some("tests"), "{:?}", before[1].labels);
+        let before = [
+            client.get("lines-in").await?,
+            reaches(&client, "lines-out", State::Paused, SOON).await?,
+        ];
+        ensure!(
+            before[1].labels.get("team").map(String::as_str) == Some("tests"),
+            "{:?}",
+            before[1].labels
+        );
 
         let status = dev.process().terminate(SOON).await?;
-        ensure!(status.success(), "it ended with {status}\n{}", dev.process().tail());
+        ensure!(
+            status.success(),
+            "it ended with {status}\n{}",
+            dev.process().tail()
+        );
         drop(dev);
         let (mut dev, client) = site.start().await?;
 
         for (name, before) in ["lines-in", "lines-out"].into_iter().zip(&before) {
             let after = client.get(name).await?;
-            ensure!(after.uid == before.uid && after.etag == before.etag, "{name} was {before:?} and is {after:?}");
-            ensure!(after.config == before.config && after.generation == before.generation, "{before:?}, {after:?}");
-            ensure!(after.target_state() == before.target_state(), "{before:?}, {after:?}");
+            ensure!(
+                after.uid == before.uid && after.etag == before.etag,
+                "{name} was {before:?} and is {after:?}"
+            );
+            ensure!(
+                after.config == before.config && after.generation == before.generation,
+                "{before:?}, {after:?}"
+            );
+            ensure!(
+                after.target_state() == before.target_state(),
+                "{before:?}, {after:?}"
+            );
         }
         // The last commits were made on the way out.
-        ensure!(bytes_read(&client, "lines-in").await? == length, "the source has not committed what it had read");
+        ensure!(
+            bytes_read(&client, "lines-in").await? == length,
+            "the source has not committed what it had read"
+        );
         reaches(&client, "lines-in", State::Running, SOON).await?;
         reaches(&client, "lines-out", State::Paused, SOON).await?;
 
         let length = lines::append(&site.input, 200..300, ascii)?;
-        Cli::new(dev.endpoint(), work).ok(&["connectors", "resume", "lines-out", "--wait"]).await?;
+        Cli::new(dev.endpoint(), work)
+            .ok(&["connectors", "resume", "lines-out", "--wait"])
+            .await?;
         site.arrived(300).await?;
         committed(&client, 300, length).await?;
         dev.process().terminate(SOON).await?;
@@ -186,9 +241,14 @@ fn one_directory_belongs_to_one_process() {
         let (dev, client) = site.start().await?;
         let data = site.data.display().to_string();
         let args = ["dev", "--listen", "127.0.0.1:0", "--data-dir", &data];
-        gantry_tests::cli::call(&args, &[], work.path()).await?.refused(1, &[&data])?;
+        gantry_tests::cli::call(&args, &[], work.path())
+            .await?
+            .refused(1, &[&data])?;
         // The first one goes on.
-        client.list("", gantry_client::v1::View::Basic).await.context(dev.endpoint().to_owned())?;
+        client
+            .list("", gantry_client::v1::View::Basic)
+            .await
+            .context(dev.endpoint().to_owned())?;
         Ok(())
     });
 }

@@ -37,8 +37,18 @@ impl<'a> Site<'a> {
         let mut cluster = Cluster::start(work, &rocketmq.namesrv()).await?;
         cluster.start_agent("one").await?;
         cluster.start_agent("two").await?;
-        let (input, output) = (cluster.files().join("test-source-file.txt"), cluster.files().join("sink"));
-        Ok(Self { rocketmq, client: cluster.client()?, cluster, input, output })
+        let (input, output) = (
+            cluster.files().join("test-source-file.txt"),
+            cluster.files().join("sink"),
+        );
+        std::fs::create_dir(&output)?;
+        Ok(Self {
+            rocketmq,
+            client: cluster.client()?,
+            cluster,
+            input,
+            output,
+        })
     }
 
     /// Makes source and sink by flags, and waits until they run.
@@ -49,7 +59,18 @@ impl<'a> Site<'a> {
             format!("path={}", self.output.join("{queue}.txt").display()),
         );
         for (name, plugin, set) in [("file-in", "file-source", paths), ("file-out", "file-sink", path)] {
-            let flags = ["connectors", "create", name, "--plugin", plugin, "--topic", TOPIC, "--set", &set, "--wait"];
+            let flags = [
+                "connectors",
+                "create",
+                name,
+                "--plugin",
+                plugin,
+                "--topic",
+                TOPIC,
+                "--set",
+                &set,
+                "--wait",
+            ];
             cli.ok(&flags).await?;
         }
         Ok(())
@@ -93,11 +114,15 @@ fn the_quick_start_of_rocketmq_connect() {
         cli.ok(&["connectors", "pause", "file-in", "--wait"]).await?;
         reaches(&site.client, "file-in", State::Paused, SOON).await?;
         lines::append(&site.input, 10..20, ascii)?;
-        stays(Duration::from_secs(2), "a paused source sends nothing", async || {
-            let messages = site.messages().await?;
-            ensure!(messages == 10, "the topic has {messages} messages");
-            Ok(())
-        })
+        stays(
+            Duration::from_secs(2),
+            "a paused source sends nothing",
+            async || {
+                let messages = site.messages().await?;
+                ensure!(messages == 10, "the topic has {messages} messages");
+                Ok(())
+            },
+        )
         .await?;
         cli.ok(&["connectors", "pause", "file-out", "--wait"]).await?;
         cli.ok(&["connectors", "resume", "file-in", "--wait"]).await?;
@@ -107,11 +132,15 @@ fn the_quick_start_of_rocketmq_connect() {
             Ok(())
         })
         .await?;
-        stays(Duration::from_secs(2), "a paused sink writes nothing", async || {
-            let there = tally(&site.output, 20, ascii)?.distinct();
-            ensure!(there == 10, "{there} lines are there");
-            Ok(())
-        })
+        stays(
+            Duration::from_secs(2),
+            "a paused sink writes nothing",
+            async || {
+                let there = tally(&site.output, 20, ascii)?.distinct();
+                ensure!(there == 10, "{there} lines are there");
+                Ok(())
+            },
+        )
         .await?;
         cli.ok(&["connectors", "resume", "file-out", "--wait"]).await?;
         site.arrived(20).await?;
@@ -121,7 +150,9 @@ fn the_quick_start_of_rocketmq_connect() {
         reaches(&site.client, "file-in", State::Stopped, SOON).await?;
         let tasks = site.client.tasks("file-in").await?;
         ensure!(tasks.iter().all(|task| task.agent.is_empty()), "{tasks:?}");
-        let listed = cli.ok(&["connectors", "list", "--filter", "state=RUNNING", "-o", "name"]).await?;
+        let listed = cli
+            .ok(&["connectors", "list", "--filter", "state=RUNNING", "-o", "name"])
+            .await?;
         ensure!(listed.trim() == "connectors/file-out", "{listed}");
         lines::append(&site.input, 20..30, ascii)?;
         cli.ok(&["connectors", "resume", "file-in", "--wait"]).await?;
@@ -137,12 +168,15 @@ fn the_quick_start_of_rocketmq_connect() {
         }
 
         // Only what does not run can be deleted; a new one of the same name starts from the beginning.
-        cli.refused(1, &["connectors", "delete", "file-in"], &["file-in", "stop"]).await?;
+        cli.refused(1, &["connectors", "delete", "file-in"], &["file-in", "stop"])
+            .await?;
         let before = site.client.get("file-in").await?;
         cli.ok(&["connectors", "stop", "file-in", "--wait"]).await?;
         cli.ok(&["connectors", "delete", "file-in", "--wait"]).await?;
-        cli.refused(3, &["connectors", "get", "file-in"], &["file-in"]).await?;
-        cli.ok(&["connectors", "delete", "file-out", "--force", "--wait"]).await?;
+        cli.refused(3, &["connectors", "get", "file-in"], &["file-in"])
+            .await?;
+        cli.ok(&["connectors", "delete", "file-out", "--force", "--wait"])
+            .await?;
         let listed = cli.ok(&["connectors", "list", "-o", "name"]).await?;
         ensure!(listed.trim().is_empty(), "{listed}");
         site.create().await?;
@@ -189,7 +223,10 @@ fn the_tasks_of_an_agent_that_ends_move_to_the_other() {
             println!("killed: {killed}, all tasks run on the other agent after {took:?}");
             let most = if killed { LEASE * 3 } else { LEASE };
             ensure!(took < most, "that took {took:?}");
-            ensure!(!killed || took > LEASE / 2, "tasks of an agent that may still run were given away after {took:?}");
+            ensure!(
+                !killed || took > LEASE / 2,
+                "tasks of an agent that may still run were given away after {took:?}"
+            );
 
             lines::append(&site.input, total - 100..total, ascii)?;
             site.arrived(total).await?;
@@ -210,7 +247,13 @@ fn rocketmq_s_own_tools_see_messages_and_progress() {
         let source = definition("keyed-in", "file-source", TOPIC, &config, &json!({}))?;
         let created = site.client.create(source, false).await?;
         let sink = site.output.join("{queue}.txt").display().to_string();
-        let sink = definition("keyed-out", "file-sink", TOPIC, &json!({ "path": sink }), &json!({ "tasks_max": 2 }))?;
+        let sink = definition(
+            "keyed-out",
+            "file-sink",
+            TOPIC,
+            &json!({ "path": sink }),
+            &json!({ "tasks_max": 2 }),
+        )?;
         site.client.create(sink, false).await?;
         eventually(SOON, "the sink has committed 50 lines", async || {
             let committed = records_out(&site.client, "keyed-out").await?;
@@ -228,12 +271,29 @@ fn rocketmq_s_own_tools_see_messages_and_progress() {
         ensure!(found.len() == 50, "{} messages", found.len());
         let queue = found[0].0;
         for (n, (of, message)) in found.iter().enumerate() {
-            ensure!(*of == queue && message.body == lines::unicode(n as u64).as_bytes(), "{n}: {of} {message:?}");
-            ensure!(message.properties.get("KEYS") == Some(&path), "{:?}", message.properties);
-            let id = message.properties.get("gantry-id").context("a message without the property gantry-id")?;
-            ensure!(id.starts_with(&created.uid), "{id} does not begin with {}", created.uid);
+            ensure!(
+                *of == queue && message.body == lines::unicode(n as u64).as_bytes(),
+                "{n}: {of} {message:?}"
+            );
+            ensure!(
+                message.properties.get("KEYS") == Some(&path),
+                "{:?}",
+                message.properties
+            );
+            let id = message
+                .properties
+                .get("gantry-id")
+                .context("a message without the property gantry-id")?;
+            ensure!(
+                id.starts_with(&created.uid),
+                "{id} does not begin with {}",
+                created.uid
+            );
         }
-        let mut ids: Vec<&String> = found.iter().map(|(_, message)| &message.properties["gantry-id"]).collect();
+        let mut ids: Vec<&String> = found
+            .iter()
+            .map(|(_, message)| &message.properties["gantry-id"])
+            .collect();
         ids.sort();
         ids.dedup();
         ensure!(ids.len() == 50, "{} different ids", ids.len());
@@ -246,13 +306,22 @@ fn rocketmq_s_own_tools_see_messages_and_progress() {
             Ok(())
         })
         .await?;
-        eventually(SOON, "consumerProgress shows what the sink has committed", async || {
-            let progress = site.rocketmq.consumer_progress("gantry-keyed-out").await?;
-            let own: Vec<_> = progress.iter().filter(|row| row.topic == TOPIC && row.end > 0).collect();
-            let done = own.iter().all(|row| (row.queue, row.end, row.committed) == (queue, 50, 50));
-            ensure!(!own.is_empty() && done, "{progress:?}");
-            Ok(())
-        })
+        eventually(
+            SOON,
+            "consumerProgress shows what the sink has committed",
+            async || {
+                let progress = site.rocketmq.consumer_progress("gantry-keyed-out").await?;
+                let own: Vec<_> = progress
+                    .iter()
+                    .filter(|row| row.topic == TOPIC && row.end > 0)
+                    .collect();
+                let done = own
+                    .iter()
+                    .all(|row| (row.queue, row.end, row.committed) == (queue, 50, 50));
+                ensure!(!own.is_empty() && done, "{progress:?}");
+                Ok(())
+            },
+        )
         .await?;
 
         // A paused sink falls behind, which the same tool shows as lag.
@@ -275,7 +344,9 @@ fn messages_of_other_clients_reach_the_sink() {
         let site = Site::start(work).await?;
         // Written by a client that knows nothing of Gantry.
         for n in 0..20 {
-            site.rocketmq.send(TOPIC, n % QUEUES, &format!("key-{n}"), ascii(n.into()).as_bytes()).await?;
+            site.rocketmq
+                .send(TOPIC, n % QUEUES, &format!("key-{n}"), ascii(n.into()).as_bytes())
+                .await?;
         }
         let config = json!({ "path": site.output.join("{queue}.txt").display().to_string() });
         let sink = definition("foreign-out", "file-sink", TOPIC, &config, &json!({}))?;

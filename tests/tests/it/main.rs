@@ -1,3 +1,10 @@
 //! Tests against real servers and whole clusters. One program, so that it is linked once; a module is a suite of `tests/run`.
 
+mod api;
+mod bad_input;
+mod crash;
+mod demo;
+mod dev;
+mod distributed;
+mod grpcurl;
 mod servers;

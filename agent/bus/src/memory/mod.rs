@@ -23,15 +23,12 @@ mod fault;
 mod tests;
 mod topics;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{BusError, InMessage, OutMessage, Queue};
+use crate::{BusError, InMessage, OutMessage, Queue, clock};
 pub use factory::MemoryBusFactory;
 pub use fault::{Call, Fault, FaultHandle};
 
@@ -60,10 +57,7 @@ impl Default for MemoryBus {
 impl MemoryBus {
     /// An empty bus. Messages are stamped with the time of day at this call plus what tokio's clock has run since.
     pub fn new() -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        Self::starting_at(now.as_millis() as i64)
+        Self::starting_at(clock::wall_ms())
     }
 
     /// An empty bus whose time of day is this now (milliseconds since 1970): the same in every run with a paused clock.

@@ -1,14 +1,12 @@
 //! The calls of [`Bus`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cheetah_string::CheetahString;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+use tokio::time::Instant;
 
 use super::{
     answer::{Answer, code as answered},
@@ -18,7 +16,9 @@ use super::{
     mirror::Mirror,
     topics::Topics,
 };
-use crate::{Bounds, Bus, BusError, BusErrorKind, Endpoint, OutMessage, PullRequest, Pulled, Queue, check};
+use crate::{
+    Bounds, Bus, BusError, BusErrorKind, Endpoint, OutMessage, PullRequest, Pulled, Queue, check, clock,
+};
 
 /// The group that reads. It keeps no offsets and takes part in no rebalancing; brokers only ask that it exists.
 const READERS: &str = "gantry";
@@ -27,7 +27,7 @@ const SENDERS: &str = "gantry";
 const NO_TOPIC: &str = "GANTRY-DOES-NOT-MAKE-TOPICS-BY-SENDING";
 /// How much later than asked a broker may end a long poll: Apache RocketMQ looks every 5 s.
 const LATE: Duration = Duration::from_secs(10);
-/// Pause before the caller pulls again when a broker asks for that without a way forward.
+/// Pause before the caller pulls again when a broker neither waits nor gives anything.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Flags of a pull: the broker may wait, and the subscription comes with the request.
@@ -145,7 +145,7 @@ impl Bus for RocketmqBus {
             ("d", field(4)),
             ("e", field(queue.id)),
             ("f", field(0)),
-            ("g", field(now_ms())),
+            ("g", field(clock::wall_ms())),
             ("h", field(0)),
             ("i", CheetahString::empty()),
             ("j", field(0)),
@@ -165,18 +165,20 @@ impl Bus for RocketmqBus {
     }
 
     async fn pull(&self, wanted: PullRequest) -> Result<Pulled, BusError> {
-        let mut result = self.pull_once(&wanted).await?;
-        if result.0.code == answered::SUBSCRIPTION_GROUP_NOT_EXIST {
-            self.mirror.ensure(READERS, &result.1).await?;
-            result = self.pull_once(&wanted).await?;
+        let start = Instant::now();
+        let (mut answer, mut address) = self.pull_once(&wanted).await?;
+        if answer.code == answered::SUBSCRIPTION_GROUP_NOT_EXIST {
+            self.mirror.ensure(READERS, &address).await?;
+            (answer, address) = self.pull_once(&wanted).await?;
         }
-        let (answer, address) = result;
-        let what = What("pull from", &wanted.queue);
-        let pulled = read_pull(what, &wanted, answer, &address)?;
-        if pulled.1 && pulled.0.next_offset == wanted.offset {
+        let asked_again = answer.code != answered::PULL_NOT_FOUND;
+        let pulled = read_pull(What("pull from", &wanted.queue), &wanted, answer, &address)?;
+        let no_way_forward = pulled.messages.is_empty() && pulled.next_offset == wanted.offset;
+        let did_not_wait = !wanted.wait.is_zero() && start.elapsed() < RETRY_PAUSE;
+        if no_way_forward && (asked_again || did_not_wait) {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-        Ok(pulled.0)
+        Ok(pulled)
     }
 
     async fn bounds(&self, queue: &Queue) -> Result<Bounds, BusError> {
@@ -222,13 +224,13 @@ impl Bus for RocketmqBus {
     }
 }
 
-/// What was pulled, and whether the broker asked to pull again at once.
+/// What the answer to a pull says.
 fn read_pull(
     what: What<'_>,
     wanted: &PullRequest,
     answer: Answer,
     address: &str,
-) -> Result<(Pulled, bool), BusError> {
+) -> Result<Pulled, BusError> {
     let offset = wanted.offset;
     let bounds = Bounds {
         min: answer.offset("minOffset").unwrap_or_default(),
@@ -250,21 +252,16 @@ fn read_pull(
             })?;
             messages.retain(|message| message.offset >= offset);
             let after = messages.last().map_or(offset, |message| message.offset + 1);
-            Ok((
-                Pulled {
-                    messages,
-                    next_offset: next.max(after),
-                    bounds,
-                },
-                false,
-            ))
+            Ok(Pulled {
+                messages,
+                next_offset: next.max(after),
+                bounds,
+            })
         }
-        answered::PULL_NOT_FOUND => Ok((nothing(offset), false)),
-        answered::PULL_RETRY_IMMEDIATELY => Ok((nothing(next.max(offset)), true)),
+        answered::PULL_NOT_FOUND => Ok(nothing(offset)),
+        answered::PULL_RETRY_IMMEDIATELY => Ok(nothing(next.max(offset))),
         // Brokers say so for an offset within the bounds too while they are starting.
-        answered::PULL_OFFSET_MOVED if (bounds.min..=bounds.max).contains(&offset) => {
-            Ok((nothing(offset), true))
-        }
+        answered::PULL_OFFSET_MOVED if (bounds.min..=bounds.max).contains(&offset) => Ok(nothing(offset)),
         answered::PULL_OFFSET_MOVED => Err(BusError::new(
             BusErrorKind::OffsetOutOfRange,
             format!(
@@ -281,11 +278,4 @@ fn unreadable(what: What<'_>, address: &str, why: &str) -> BusError {
         BusErrorKind::Unavailable,
         format!("{what}: the answer of {address} cannot be read: {why}"),
     )
-}
-
-fn now_ms() -> u128 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis()
 }

@@ -125,6 +125,7 @@ impl Calls {
             .await
             .map_err(|shut| unreachable(what, address, &shut))?;
         tokio::select! {
+            biased;
             result = Box::pin(self.lanes.of(&request).call(address, request, timeout)) => result.map_err(|failed| {
                 if failed.doubtful {
                     gate.doubt();

@@ -59,7 +59,10 @@ impl Topics {
         check::topic_name(topic)?;
         match self.fetch(topic).await? {
             Some(route) => Ok(route.queues),
-            None => Err(missing(topic)),
+            None => {
+                self.known.lock().queues.remove(topic);
+                Err(missing(topic))
+            }
         }
     }
 
@@ -146,7 +149,8 @@ impl Topics {
         }
     }
 
-    /// Asks for the topic's route and remembers it. `None`: the topic has none.
+    /// Asks for the topic's route and remembers it. `None`: the topic has none; what is known stays, since a broker that
+    /// has just started may not have told the name server yet.
     async fn fetch(&self, topic: &str) -> Result<Option<Route>, BusError> {
         let what = What("route of topic", &topic);
         let fields = [
@@ -157,10 +161,9 @@ impl Topics {
             .ask(what, request(code::GET_ROUTE_BY_TOPIC, fields, Bytes::new()))
             .await?;
         if answer.code == answer::code::TOPIC_NOT_EXIST {
-            self.known.lock().queues.remove(topic);
             return Ok(None);
         }
-        let data = decoded(what, address, &answer, |body| TopicRouteData::decode(body))?;
+        let data = decoded(what, address, &answer, TopicRouteData::decode)?;
         let route = route::read(topic, &data);
         let mut known = self.known.lock();
         known.addresses.extend(route.brokers.iter().cloned());

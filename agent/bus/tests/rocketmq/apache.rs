@@ -3,10 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use gantry_bus::{Bus, OutMessage, rocketmq::RocketmqBus};
+use tokio::{net::TcpStream, time::Instant};
 
 use crate::cases;
 
@@ -31,6 +32,10 @@ pub(crate) struct Apache {
 
 impl Apache {
     /// Starts both and returns when the broker takes topics. `None` without jars.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "where the jars are is a setting of the test"
+    )]
     pub(crate) async fn start() -> Option<Self> {
         let Some(library) = std::env::var_os(LIBRARY) else {
             println!("{LIBRARY} is not set: not tested against Apache RocketMQ");
@@ -51,6 +56,9 @@ impl Apache {
             &["-Xms64m", "-Xmx128m"],
             &["-c", &config],
         );
+        while TcpStream::connect(apache.namesrv_addr()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         apache.start_broker();
         let bus = crate::bus(&apache.namesrv_addr());
         let start = Instant::now();

@@ -4,14 +4,14 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{StreamExt, stream};
 use gantry_bus::{
     Bounds, Bus, BusErrorKind, InMessage, OutMessage, PullRequest, Queue, rocketmq::RocketmqBus,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::chain;
 
@@ -71,6 +71,7 @@ pub(crate) async fn read(bus: &RocketmqBus, queue: &Queue, offsets: Range<u64>) 
     all
 }
 
+#[allow(clippy::disallowed_methods, reason = "compared with what a broker stamps")]
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }

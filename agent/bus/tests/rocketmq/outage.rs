@@ -3,12 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use gantry_bus::{Bus, BusError, BusErrorKind, OutMessage, PullRequest, Queue, rocketmq::RocketmqBus};
 use gantry_embedded_rocketmq::{EmbeddedRocketmq, Options};
-use tokio::{net::TcpStream, sync::watch, task::JoinSet};
+use tokio::{net::TcpStream, sync::watch, task::JoinSet, time::Instant};
 
 use crate::{apache::Apache, bus, cases, chain, process::BrokerProcess};
 

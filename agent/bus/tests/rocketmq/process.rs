@@ -57,6 +57,7 @@ impl Drop for BrokerProcess {
 
 /// Not a test of its own: what [`BrokerProcess::start`] runs. Ends with its parent, by the end of standard input.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::disallowed_methods, reason = "how the parent tells it")]
 async fn serves_as_broker_if_told_so() {
     let Some(dir) = std::env::var_os(DIRECTORY) else {
         return;

@@ -1,7 +1,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -43,11 +43,17 @@ struct RealFile {
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn OutFile>> {
+        // The path is resolved: a link that has come meanwhile is not followed. A pipe must not make the open wait.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
+            .custom_flags(flags)
             .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),

@@ -7,6 +7,7 @@ mod decide;
 mod discover;
 mod lines;
 mod open_file;
+mod opening;
 mod position;
 mod reader;
 mod source;

@@ -1,7 +1,7 @@
 use std::{
-    fs::{File, Metadata},
+    fs::{File, Metadata, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -89,7 +89,11 @@ impl From<&Metadata> for Stat {
 impl OpenFile {
     /// Opens a regular file; nothing is read but its head.
     pub(super) fn open(path: &Path, compression: Compression) -> io::Result<Self> {
-        let file = File::open(path)?;
+        // The path is resolved: a link that has come meanwhile is not followed. A pipe must not make the open wait.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
         let meta = file.metadata()?;
         if !meta.is_file() {
             return Err(io::Error::other("it is not a regular file"));
@@ -171,9 +175,12 @@ impl OpenFile {
     pub(super) fn look(&mut self) -> io::Result<bool> {
         let before = self.stat;
         self.stat = (&self.file.metadata()?).into();
-        self.largest = self.largest.max(self.stat.size);
         if (self.stat.size, self.stat.modified) != (before.size, before.modified) {
             self.refresh_head()?;
+        }
+        // What was written anew says nothing about what was there before.
+        if !self.head_lost {
+            self.largest = self.largest.max(self.stat.size);
         }
         Ok(!self.head_lost)
     }

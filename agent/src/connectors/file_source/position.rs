@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub(super) const HEAD_BYTES: usize = 1024;
 
 /// How many earlier files of a path are remembered with its position.
-const REMEMBERED: usize = 8;
+const REMEMBERED: usize = 64;
 
 /// A place in the files of one path, stored as `{byte, file}`.
 ///
@@ -32,7 +32,8 @@ pub(super) struct FileId {
     /// Finds the file when it has been renamed; may change when it is copied or restored.
     pub(super) inode: u64,
     pub(super) head: Head,
-    /// Files that were under this path before and have been read to their end, latest last.
+    /// Files that were under this path before, have been read to their end, and now have a name that is read too; latest
+    /// last. Empty for most.
     pub(super) done: Vec<Done>,
 }
 
@@ -253,27 +254,16 @@ mod tests {
     #[test]
     fn only_the_last_few_are_remembered() {
         let mut done = Vec::new();
-        for inode in 0..20 {
-            FileId::remember(
-                &mut done,
-                Done {
-                    inode,
-                    byte: 1,
-                    head: Head::of(b""),
-                },
-            );
-        }
-        FileId::remember(
-            &mut done,
-            Done {
-                inode: 15,
-                byte: 2,
-                head: Head::of(b""),
-            },
-        );
+        let left = |inode| Done {
+            inode,
+            byte: 1,
+            head: Head::of(b""),
+        };
+        (0..100).for_each(|inode| FileId::remember(&mut done, left(inode)));
+        FileId::remember(&mut done, left(50));
         assert_eq!(
-            done.iter().map(|d| d.inode).collect::<Vec<_>>(),
-            [12, 13, 14, 16, 17, 18, 19, 15]
+            (done.len(), done[0].inode, done[REMEMBERED - 1].inode),
+            (REMEMBERED, 36, 50)
         );
     }
 

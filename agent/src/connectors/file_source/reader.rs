@@ -1,5 +1,6 @@
 use std::{
-    fs, io,
+    collections::HashSet,
+    fs,
     os::unix::fs::DirEntryExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,7 +13,8 @@ use super::{
     batch::{Batch, Origin},
     claims::Claims,
     config::Settings,
-    decide::{self, AtPath, Begin, Candidate, Look, Next, Patience},
+    decide::{self, AtPath, Look, Next, Patience},
+    discover::Patterns,
     open_file::{Filled, Inode, OpenFile, Stat},
     position::{Done, FileId, Place},
     trouble::Trouble,
@@ -26,18 +28,18 @@ const SKIPPED_AT_ONCE: usize = 64;
 
 /// Reads the files that are under one path one after the other, each to its end.
 pub(super) struct PathReader {
-    path: PathBuf,
-    origin: Origin,
-    state: State,
+    pub(super) path: PathBuf,
+    pub(super) origin: Origin,
+    pub(super) state: State,
     /// Files of this path that have been left.
     done: Vec<Done>,
     /// The first file is read from its end.
-    from_end: bool,
+    pub(super) from_end: bool,
     /// It has failed and waits until then.
-    retry_at: Option<Instant>,
+    pub(super) retry_at: Option<Instant>,
 }
 
-enum State {
+pub(super) enum State {
     /// No file is open. With a place: the file of that place has been read so far.
     Closed {
         place: Option<Place>,
@@ -46,20 +48,21 @@ enum State {
     Open(Box<Opened>),
 }
 
-struct Opened {
-    file: OpenFile,
+pub(super) struct Opened {
+    pub(super) file: OpenFile,
     /// A person has set the position: it must exist.
-    by_hand: bool,
+    pub(super) by_hand: bool,
     /// Has been read to its end, for now.
-    at_end: bool,
-    last_growth: Instant,
-    at_path: AtPath,
-    at_path_since: Instant,
+    pub(super) at_end: bool,
+    pub(super) last_growth: Instant,
+    pub(super) at_path: AtPath,
+    pub(super) at_path_since: Instant,
 }
 
 /// What a reader works with.
 pub(super) struct Tools<'a> {
     pub(super) settings: &'a Settings,
+    pub(super) patterns: &'a Patterns,
     pub(super) env: &'a Env,
     pub(super) claims: &'a mut Claims,
     pub(super) now: Instant,
@@ -113,156 +116,8 @@ impl PathReader {
         matches!(&self.state, State::Open(o) if !o.at_end)
     }
 
-    /// Opens the file where the place says, if there is one and it has not been read already.
-    pub(super) fn open(&mut self, tools: &mut Tools, batch: &mut Batch) -> Result<(), Trouble> {
-        let State::Closed { place, .. } = &self.state else {
-            return Ok(());
-        };
-        let there = self.there();
-        if self.is_unchanged() {
-            return Ok(());
-        }
-        let place = place.clone();
-        let at_path = match there {
-            Some((inode, _)) if !tools.claims.held_by_other(inode, &self.path) => self.open_path(tools)?,
-            _ => None,
-        };
-        match (place, at_path) {
-            (Some(place), at_path) => self.open_at(&place, at_path, tools, batch),
-            (None, Some(file)) => match self.unread_from(&file, tools) {
-                Some(0) if std::mem::take(&mut self.from_end) => self.begin(file, u64::MAX, false, tools),
-                Some(byte) => self.begin(file, byte, false, tools),
-                None => Ok(()),
-            },
-            (None, None) => Ok(()),
-        }
-    }
-
-    /// What is at the path.
-    fn there(&self) -> Option<(Inode, Stat)> {
-        let meta = fs::metadata(&self.path).ok()?;
-        Some(((&meta).into(), (&meta).into()))
-    }
-
-    /// Whether the path shows what it did when its file was closed.
-    fn is_unchanged(&self) -> bool {
-        matches!(&self.state, State::Closed { seen: Some(seen), .. } if self.there() == Some(*seen))
-    }
-
-    fn open_at(
-        &mut self,
-        place: &Place,
-        at_path: Option<OpenFile>,
-        tools: &mut Tools,
-        batch: &mut Batch,
-    ) -> Result<(), Trouble> {
-        let wanted = place.file.as_ref().map(|id| id.inode);
-        let elsewhere = at_path.as_ref().map(|f| f.inode().1) != wanted;
-        let renamed = if elsewhere {
-            self.find_renamed(place, tools)
-        } else {
-            None
-        };
-        let candidate = |file: &Option<OpenFile>| match file {
-            Some(f) => self
-                .candidate(f, place)
-                .map(Some)
-                .map_err(|e| Trouble::io("read", &self.path, e)),
-            None => Ok(None),
-        };
-        let choice = decide::begin(place, candidate(&at_path)?, candidate(&renamed)?);
-        match (choice, at_path, renamed) {
-            (Begin::AtPath(byte), Some(file), _) | (Begin::Renamed(byte), _, Some(file)) => {
-                self.begin(file, byte, place.file.is_none(), tools)
-            }
-            (Begin::Anew(why), Some(file), _) => {
-                let Some(byte) = self.unread_from(&file, tools) else {
-                    return Ok(());
-                };
-                self.begin(file, byte, false, tools)?;
-                let left = place.byte;
-                let reason =
-                    format!("{why}; whether anything followed byte {left} of what was there is not known");
-                batch.gap(&self.origin, 0, reason);
-                Ok(())
-            }
-            (Begin::Refuse(why), ..) => Err(Trouble::position(&self.path, place.byte, &why)),
-            _ => Ok(()),
-        }
-    }
-
-    fn candidate(&self, file: &OpenFile, place: &Place) -> io::Result<Candidate> {
-        let fits = match &place.file {
-            Some(id) => file.fits(&id.head)?,
-            None => true,
-        };
-        let size = file.is_plain()?.then_some(file.stat().size);
-        Ok(Candidate {
-            inode: file.inode().1,
-            fits,
-            size,
-        })
-    }
-
-    /// Where a file without a place begins: where it was left when another path had it. None: nothing is left of it.
-    fn unread_from(&self, file: &OpenFile, tools: &Tools) -> Option<u64> {
-        match tools.claims.finished(file.inode()) {
-            Some(done) if file.fits(&done.head).unwrap_or(false) => {
-                let grew = file.is_plain().unwrap_or(false) && file.stat().size > done.byte;
-                grew.then_some(done.byte)
-            }
-            _ => Some(0),
-        }
-    }
-
-    fn open_path(&self, tools: &Tools) -> Result<Option<OpenFile>, Trouble> {
-        let resolved = tools.env.paths.resolve(&self.path).map_err(Trouble::from)?;
-        match OpenFile::open(&resolved, tools.settings.compression) {
-            Ok(file) => Ok(Some(file)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Trouble::io("open", &self.path, e)),
-        }
-    }
-
-    /// The place's file under another name in the same directory.
-    fn find_renamed(&self, place: &Place, tools: &Tools) -> Option<OpenFile> {
-        let (id, dir) = (place.file.as_ref()?, self.path.parent()?);
-        let entries = fs::read_dir(dir).ok()?;
-        let mut found = entries
-            .flatten()
-            .filter(|e| e.ino() == id.inode && e.path() != self.path);
-        found.find_map(|entry| {
-            let resolved = tools.env.paths.resolve(&entry.path()).ok()?;
-            let file = OpenFile::open(&resolved, tools.settings.compression).ok()?;
-            (!tools.claims.held_by_other(file.inode(), &self.path)).then_some(file)
-        })
-    }
-
-    fn begin(
-        &mut self,
-        mut file: OpenFile,
-        byte: u64,
-        by_hand: bool,
-        tools: &mut Tools,
-    ) -> Result<(), Trouble> {
-        file.start_at(byte, tools.settings.max_line)
-            .map_err(|e| Trouble::io("read", &self.path, e))?;
-        tools.claims.hold(file.inode(), &self.path);
-        self.retry_at = None;
-        self.state = State::Open(Box::new(Opened {
-            file,
-            by_hand,
-            at_end: false,
-            last_growth: tools.now,
-            at_path: AtPath::Same,
-            at_path_since: tools.now,
-        }));
-        self.name_file();
-        Ok(())
-    }
-
     /// Brings the field `file` of positions up to date.
-    fn name_file(&mut self) {
+    pub(super) fn name_file(&mut self) {
         if let State::Open(o) = &self.state {
             let id = FileId {
                 inode: o.file.inode().1,
@@ -471,6 +326,18 @@ impl PathReader {
         self.retry_at = Some(tools.now + RETRY);
     }
 
+    /// Keeps of the files that were left those that would be read again under the name they have now.
+    fn forget_unread(&mut self, patterns: &Patterns) {
+        let entries = self.path.parent().and_then(|dir| fs::read_dir(dir).ok());
+        let covered = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|e| patterns.covers(&e.path()));
+        let inodes: HashSet<u64> = covered.map(|e| e.ino()).collect();
+        self.done.retain(|d| inodes.contains(&d.inode));
+    }
+
     /// Closes the file for good.
     fn leave(&mut self, tools: &mut Tools) {
         let State::Open(o) = &mut self.state else { return };
@@ -484,6 +351,7 @@ impl PathReader {
         if o.file.stat().linked {
             tools.claims.finish(done);
             FileId::remember(&mut self.done, done);
+            self.forget_unread(tools.patterns);
         }
         self.close(tools);
     }

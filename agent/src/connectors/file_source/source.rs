@@ -160,6 +160,7 @@ impl Task {
         let mut waits = false;
         let mut tools = Tools {
             settings: &self.settings,
+            patterns: &self.patterns,
             env: &self.env,
             claims: &mut self.claims,
             now,
@@ -265,6 +266,7 @@ impl Task {
             };
             let mut tools = Tools {
                 settings: &self.settings,
+                patterns: &self.patterns,
                 env: &self.env,
                 claims: &mut self.claims,
                 now,

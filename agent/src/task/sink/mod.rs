@@ -48,12 +48,7 @@ pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, sink: Box<d
     let limit = ctx.limits.hooks.open;
     let opened = tokio::time::timeout(limit, until_told(&mut ctx.control, thread.reports.recv())).await;
     let how = match opened {
-        Err(_) => {
-            return RunEnd {
-                how: How::Failed(hung("open", limit)),
-                leaked: Some(thread.gone),
-            };
-        }
+        Err(_) => How::Failed(hung("open", limit)),
         Ok(Err(how)) => how,
         Ok(Ok(Some(Report::Opened(Ok(()))))) => {
             prepared.permit.take();

@@ -60,7 +60,7 @@ impl QueueState {
     pub(super) fn mark(&self) -> Mark {
         Mark {
             position: Fields::new().with("offset", self.written),
-            counts: self.counts.clone(),
+            counts: self.counts,
             state: self.state.clone().unwrap_or_default(),
         }
     }

@@ -20,7 +20,7 @@ pub(super) enum Fetched {
     /// A pull failed and is tried again.
     Failed(usize, BusError),
     /// The offset is not in the queue, or can never be read: the reader has ended.
-    Lost(usize, BusError),
+    Lost(BusError),
 }
 
 /// A stretch of a queue.
@@ -79,7 +79,7 @@ impl Reader {
                     })
                 }
                 Err(e) if matches!(e.kind(), BusErrorKind::OffsetOutOfRange | BusErrorKind::Denied) => {
-                    let _ = self.out.send(Fetched::Lost(self.index, e)).await;
+                    let _ = self.out.send(Fetched::Lost(e)).await;
                     return;
                 }
                 Err(e) => {

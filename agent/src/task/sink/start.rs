@@ -151,7 +151,7 @@ pub(super) async fn starts(ctx: &mut RunContext, prepared: &Prepared) -> Result<
     let mut states = Vec::with_capacity(found.len());
     for (queue, offset, bounds, begin) in found {
         let begin = begin.map_err(How::Failed)?;
-        let mut counts: RecordCounts = offset.as_ref().and_then(|o| o.counts.clone()).unwrap_or_default();
+        let mut counts: RecordCounts = offset.as_ref().and_then(|o| o.counts).unwrap_or_default();
         if let Some(jumped) = begin.jumped.filter(|n| *n > 0) {
             counts.skipped += jumped;
             ctx.metrics.gap(jumped, "messages");

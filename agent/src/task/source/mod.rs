@@ -58,13 +58,7 @@ pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn
     let limit = ctx.limits.hooks.open;
     let opened = tokio::time::timeout(limit, until_told(&mut ctx.control, thread.reports.recv())).await;
     let how = match opened {
-        Err(_) => {
-            // It is not given another ten seconds: it had its time.
-            return RunEnd {
-                how: How::Failed(hung("open", limit)),
-                leaked: Some(thread.gone),
-            };
-        }
+        Err(_) => How::Failed(hung("open", limit)),
         Ok(Err(how)) => how,
         Ok(Ok(Some(Report::Opened))) => {
             ctx.tell(RunEvent::Opened).await;

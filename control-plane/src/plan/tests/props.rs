@@ -13,7 +13,7 @@ use crate::{
 };
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No right ends while its holder may use it, no task gets two, no plan starts before the one before has ended (the
     /// model asserts all that at every step); and when nothing happens any more, everything is as the users want it.
@@ -109,16 +109,20 @@ fn tasks_are_spread_evenly() {
     assert!(counts.values().all(|n| *n == 100), "{counts:?}");
 }
 
-/// Prints how long planning takes; `cargo test --release -- --ignored --nocapture planning_is_fast`.
+/// Prints how long planning takes, the best of seven; `cargo test --release -- --ignored --nocapture planning_is_fast`.
 #[test]
 #[ignore = "a measurement"]
 #[allow(clippy::disallowed_methods, reason = "a measurement")]
 fn planning_is_fast() {
     let (mut model, facts) = (large(), Facts::default());
     let measure = |what: &str, model: &Model, facts: &Facts| {
-        let start = std::time::Instant::now();
-        let made = plan(&model.snapshot, facts, 0);
-        println!("{what}: {} actions in {:?}", made.actions.len(), start.elapsed());
+        let once = || {
+            let start = std::time::Instant::now();
+            let made = plan(&model.snapshot, facts, 0);
+            (start.elapsed(), made)
+        };
+        let (best, made) = (0..7).map(|_| once()).min_by_key(|(took, _)| *took).unwrap();
+        println!("{what}: {} actions in {best:?}", made.actions.len());
         made
     };
     let made = measure("splits", &model, &facts);

@@ -76,7 +76,19 @@ pub(super) fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
         3 => Just(Op::Obey),
         20 => prop_oneof![4 => Just(u8::MAX), 1 => 0..6_u8].prop_map(Op::Plan),
     ];
-    prop::collection::vec(op, 1..most)
+    // A user who cannot decide, and an agent whose reports are late: rare among all the rest.
+    let hasty = (0..2_u8, prop::collection::vec(0..5_u8, 8..20)).prop_map(|(c, steps)| {
+        let step = |s| match s {
+            0 => Op::Target(c, 0),
+            1 => Op::Target(c, 2),
+            2 => Op::Act(c, ALL),
+            3 => Op::Report(c, ALL),
+            _ => Op::Plan(u8::MAX),
+        };
+        steps.into_iter().map(step).collect()
+    });
+    let part = prop_oneof![12 => op.prop_map(|op| vec![op]), 1 => hasty];
+    prop::collection::vec(part, 1..most).prop_map(|parts: Vec<Vec<Op>>| parts.concat())
 }
 
 /// A task as a process has it.

@@ -29,8 +29,8 @@ const TRIES: u32 = 3;
 /// Bytes of records that are remembered, twice over.
 const REMEMBERED: usize = 16 << 20;
 
-/// What is stored, as far as this replica wrote or read it. Saves the read of the last record, whose position joins
-/// the history of the next one. What is wrong in it is found by the transaction's compares.
+/// What is stored, as far as this replica wrote or read it. Saves the read of the last record, whose position
+/// joins the history of the next one. What is wrong in it is found by the transaction's compares.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     parts: Mutex<Parts>,
@@ -130,8 +130,8 @@ impl Batch<'_> {
         results
     }
 
-    /// Sees to it that the last record of every partition and the epoch of every connector is remembered, if it is
-    /// still the one that the commit has seen.
+    /// Sees to it that the last record of every partition and the epoch of every connector is remembered, if
+    /// it is still the one that the commit has seen.
     async fn read_what_is_not_known(&self, commits: &[TaskCommit]) -> Result<(), StoreError> {
         let mut missing = BTreeSet::new();
         for commit in commits {
@@ -207,7 +207,8 @@ impl Batch<'_> {
         })
     }
 
-    /// Makes the commits in one transaction; whatever is at fault when it is refused is answered, the rest tried again.
+    /// Makes the commits in one transaction; whatever is at fault when it is refused is answered, the rest
+    /// tried again.
     async fn commit(&self, mut jobs: Vec<(usize, Job)>, results: &mut [TaskCommitResult]) {
         let mut lost = 0;
         while !jobs.is_empty() {

@@ -34,7 +34,8 @@ impl Default for CommitterSettings {
     }
 }
 
-/// Makes the commits of all agents that a replica serves, many in one transaction. Clones are handles to the same.
+/// Makes the commits of all agents that a replica serves, many in one transaction. Clones are handles to the
+/// same.
 #[derive(Debug, Clone)]
 pub struct Committer {
     requests: mpsc::Sender<Request>,
@@ -71,8 +72,8 @@ impl Committer {
         Self { requests }
     }
 
-    /// Makes commits of one agent and returns their results in order, each durable. All of a task's partitions are
-    /// stored or none; one task's failure is not another's.
+    /// Makes commits of one agent and returns their results in order, each durable. All of a task's
+    /// partitions are stored or none; one task's failure is not another's.
     ///
     /// Dropping the future does not undo what was begun.
     pub async fn commit(&self, commits: Vec<TaskCommit>) -> Vec<TaskCommitResult> {
@@ -191,7 +192,8 @@ fn take_in(request: Request) -> Option<Waiting> {
     None
 }
 
-/// Takes what goes into one transaction: different tasks, different keys, within the limits, in order of arrival.
+/// Takes what goes into one transaction: different tasks, different keys, within the limits, in order of
+/// arrival.
 fn next_batch(waiting: &mut VecDeque<Waiting>, busy: &BTreeSet<TaskId>) -> Vec<Waiting> {
     let mut batch: Vec<Waiting> = Vec::new();
     let mut passed_over: VecDeque<Waiting> = VecDeque::new();

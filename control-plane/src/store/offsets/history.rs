@@ -7,10 +7,12 @@ use crate::domain::stored::{OffsetRecord, PastPosition};
 
 /// Positions kept beside the present one.
 const KEPT: usize = 10;
-/// Positions less than this apart are not both kept: with a commit every second all would be of the last seconds.
+/// Positions less than this apart are not both kept: with a commit every second all would be of the last
+/// seconds.
 const SPACING_S: i64 = 60;
 
-/// Makes the record that replaces `last`: its position joins the history if it is far enough from the one before.
+/// Makes the record that replaces `last`: its position joins the history if it is far enough from the one
+/// before.
 pub(super) fn with_history(mut record: OffsetRecord, last: Option<&OffsetRecord>) -> OffsetRecord {
     if let Some(last) = last {
         record.history.clone_from(&last.history);
@@ -35,8 +37,8 @@ pub(crate) fn fit(mut record: OffsetRecord) -> OffsetRecord {
     record
 }
 
-/// Leaves out what is closest to its neighbours for its age, so that minutes, hours and days are all represented. The
-/// oldest and the newest stay.
+/// Leaves out what is closest to its neighbours for its age, so that minutes, hours and days are all
+/// represented. The oldest and the newest stay.
 fn thin(history: &mut Vec<PastPosition>) {
     while history.len() > KEPT {
         let now = history.last().map_or(0, seconds);
@@ -91,7 +93,7 @@ mod tests {
     fn history_gives_way_to_the_limit_of_a_record() {
         let big = |seconds| {
             let mut record = at(seconds);
-            record.sink_state = vec![1; 4096].into();
+            record.sink_state = vec![1; 4096];
             let value = gantry_proto::v1::value::Kind::StringValue("x".repeat(10_000));
             record
                 .position

@@ -36,8 +36,8 @@ impl Job {
         .chain(seen.map(|((key, _), partition)| (key.clone(), partition.seen_revision)))
     }
 
-    /// The answer to the commit if something is wrong with it, or if it turns out to be stored already; None: it may be
-    /// sent (again).
+    /// The answer to the commit if something is wrong with it, or if it turns out to be stored already; None:
+    /// it may be sent (again).
     pub(super) fn judge(&self, stored: &Stored) -> Option<TaskCommitResult> {
         match self.try_judge(stored) {
             Ok(result) => result,

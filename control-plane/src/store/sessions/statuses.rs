@@ -45,8 +45,9 @@ pub struct Stopped {
 }
 
 impl Store {
-    /// Writes statuses, in as few transactions as possible; one that is refused takes no other with it. Returns one
-    /// outcome for each, in order. No task may be named twice: the second one is answered `Retry`.
+    /// Writes statuses, in as few transactions as possible; one that is refused takes no other with it.
+    /// Returns one outcome for each, in order. No task may be named twice: the second one is answered
+    /// `Retry`.
     pub async fn write_statuses(&self, writes: &[StatusWrite]) -> Vec<StatusOutcome> {
         let mut outcomes = vec![None; writes.len()];
         let mut seen = BTreeSet::new();
@@ -79,8 +80,8 @@ impl Store {
             .collect()
     }
 
-    /// Writes STOPPED for tasks that an agent names in its goodbye, whatever their last status was. Returns one outcome
-    /// for each; `Conflict` does not occur.
+    /// Writes STOPPED for tasks that an agent names in its goodbye, whatever their last status was. Returns
+    /// one outcome for each; `Conflict` does not occur.
     pub async fn write_stopped(
         &self,
         agent: &str,
@@ -139,7 +140,8 @@ impl Store {
             .collect()
     }
 
-    /// Writes `batch` in one transaction; whatever is at fault when it is refused is answered, the rest tried again.
+    /// Writes `batch` in one transaction; whatever is at fault when it is refused is answered, the rest tried
+    /// again.
     async fn write_batch(
         &self,
         writes: &[StatusWrite],

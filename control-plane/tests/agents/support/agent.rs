@@ -385,7 +385,11 @@ impl Process {
                 biased;
                 order = self.orders.recv() => match order {
                     None => return End::Exit,
-                    Some(Command::Freeze) => self.frozen().await,
+                    Some(Command::Freeze) => {
+                        if self.frozen().await {
+                            return End::Dial;
+                        }
+                    }
                     Some(Command::Thaw) => {}
                     Some(Command::Redial(replica)) => {
                         self.next = replica + 1000 * self.services.lock().len() - 1;
@@ -436,21 +440,26 @@ impl Process {
                     self.send(&out, Request::Heartbeat(Heartbeat { sequence })).await;
                 }
                 _ = repeat.tick() => self.repeat(&out).await,
-                () = sleep_until(cut_off) => self.stop_when_cut_off(),
+                () = sleep_until(cut_off) => {
+                    if self.stop_when_cut_off() {
+                        return End::Dial;
+                    }
+                }
             }
         }
     }
 
-    /// Nothing of the process runs, its streams stay open.
-    async fn frozen(&mut self) {
+    /// Nothing of the process runs, its streams stay open. True: it was too long.
+    async fn frozen(&mut self) -> bool {
         self.seen.lock().frozen = true;
         while let Some(order) = self.orders.recv().await {
             if matches!(order, Command::Thaw) {
                 break;
             }
         }
-        self.stop_when_cut_off();
+        let stopped = self.stop_when_cut_off();
         self.seen.lock().frozen = false;
+        stopped
     }
 
     fn deadline(&self) -> Instant {
@@ -465,15 +474,18 @@ impl Process {
         })
     }
 
-    /// The rule for STOP-policy tasks.
-    fn stop_when_cut_off(&mut self) {
+    /// The rule for STOP-policy tasks. True: some were stopped, and are started again by the next session's full set.
+    fn stop_when_cut_off(&mut self) -> bool {
         let mut seen = self.seen.lock();
         let answered = seen.answered;
+        let mut stopped = false;
         if answered.is_some_and(|at| Instant::now() >= at + LEASE * 2 / 3) {
-            for task in seen.tasks.values_mut() {
+            for task in seen.tasks.values_mut().filter(|t| t.state != State::Pending) {
                 task.state = State::Pending;
+                stopped = true;
             }
         }
+        stopped
     }
 
     fn hello(&self) -> Hello {

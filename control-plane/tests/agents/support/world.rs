@@ -16,7 +16,7 @@ use gantry_control_plane::{
 };
 use gantry_proto::v1::{Connector, Event, connector::TargetState, task::State};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Agent, cut::Cut, plugin};
 
@@ -73,7 +73,8 @@ impl World {
             ..ControlPlaneConfig::new("test", &format!("replica-{number}"), self.starts)
         };
         let replica = ControlPlane::start(config, &client);
-        replica.ready().await;
+        // It may be cut off.
+        let _ = timeout(Duration::from_secs(1), replica.ready()).await;
         self.services.lock()[number] = Some(replica.agent_service());
         self.replicas[number] = Some(replica);
     }

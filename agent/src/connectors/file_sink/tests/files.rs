@@ -264,6 +264,11 @@ async fn nothing_outside_of_the_allowed_roots_is_written() {
     let outside = tempfile::tempdir().unwrap();
     let mut rig = Rig::new(json!({}));
     symlink(outside.path().join("x"), rig.path("out.log")).unwrap();
+    let e = rig.try_open().await.unwrap_err();
+    assert_eq!(
+        (e.domain(), outside.path().join("x").exists()),
+        (Domain::User, false)
+    );
     symlink(outside.path(), rig.path("sub")).unwrap();
     rig.config["path"] = json!(rig.path("sub/out.log"));
     let e = rig.try_open().await.unwrap_err();

@@ -77,6 +77,7 @@ impl SimDisk {
     /// Empties it.
     pub(super) fn clear(&self) {
         let mut s = self.0.lock();
+        s.files.clear();
         s.names.clear();
         s.durable_names.clear();
         s.pending.clear();

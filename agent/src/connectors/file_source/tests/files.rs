@@ -216,6 +216,18 @@ async fn nothing_outside_of_the_allowed_roots_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_a_regular_file_does_not_make_it_wait() {
+    let mut rig = Rig::new(config(&["pipe", "a.log"]));
+    std::os::unix::net::UnixListener::bind(rig.path("pipe")).unwrap();
+    rig.append("a.log", "1\n");
+    rig.open().await;
+    assert_eq!(rig.poll(1000).await.unwrap().records.len(), 1);
+    let e = rig.poll(1000).await.unwrap_err();
+    assert_eq!(e.domain(), Domain::Environment);
+    assert!(e.to_string().ends_with("/pipe"), "{e}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_files_are_read_with_few_open() {
     let mut rig = Rig::new(config(&["*.log"]));
     for i in 0..1500 {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::rig::{Rig, config, written};
+use super::rig::{Rig, config, text, written};
 
 /// What happens to a file and its reader.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ enum Event {
     Poll(usize),
     /// The task crashes and starts from the last record that came.
     Restart,
+    /// The task crashes when so many records have not been committed, of this file or the one before.
+    RestartBefore(usize),
     /// The file is renamed and a new one begun.
     Rename,
     /// What has been read is cut off, and the file goes on from its beginning.
@@ -30,16 +32,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => Just(Event::Settle),
         1 => Just(Event::Idle),
         4 => (1usize..400).prop_map(Event::Poll),
-        3 => Just(Event::Restart),
-        1 => Just(Event::Rename),
+        2 => Just(Event::Restart),
+        2 => (1usize..20).prop_map(Event::RestartBefore),
+        2 => Just(Event::Rename),
         1 => Just(Event::Truncate),
     ];
-    prop::collection::vec(event, 1..40)
+    prop::collection::vec(event, 1..60)
+}
+
+/// How many records have come with the first one of that file.
+fn first_of(rig: &Rig, generation: usize) -> usize {
+    let first = format!("file {generation}");
+    rig.records
+        .iter()
+        .position(|r| text(r) == first)
+        .expect("the file has not been read")
+        + 1
 }
 
 async fn play(events: Vec<Event>, pattern: &str) -> (Vec<u8>, Vec<u8>) {
     let mut rig = Rig::new(config(&[pattern]));
     let (mut all, mut generation) = (Vec::new(), 0);
+    // So many records are always committed: one of the file before the present one, and one of the present one.
+    let mut floor = [1, 1];
     let mut append = |rig: &Rig, bytes: &[u8]| {
         rig.append("a.log", bytes);
         all.extend_from_slice(bytes);
@@ -59,11 +74,19 @@ async fn play(events: Vec<Event>, pattern: &str) -> (Vec<u8>, Vec<u8>) {
                 rig.gaps.extend(polled.gaps);
             }
             Event::Restart => rig.restart().await,
+            Event::RestartBefore(n) => {
+                let keep = rig.records.len().saturating_sub(n).max(floor[0]);
+                rig.records.truncate(keep);
+                rig.restart().await;
+            }
             Event::Rename => {
+                // Of two files that nobody has read from, the first would be lost.
+                rig.settle().await;
                 rig.rename("a.log", &format!("a.log.{generation}"));
                 generation += 1;
                 append(&rig, format!("file {generation}\n").as_bytes());
                 rig.settle().await;
+                floor = [floor[1], first_of(&rig, generation)];
             }
             Event::Truncate => {
                 rig.run(Duration::from_secs(7)).await;
@@ -71,6 +94,7 @@ async fn play(events: Vec<Event>, pattern: &str) -> (Vec<u8>, Vec<u8>) {
                 generation += 1;
                 append(&rig, format!("file {generation}\n").as_bytes());
                 rig.settle().await;
+                floor = [first_of(&rig, generation); 2];
             }
         }
     }
@@ -89,7 +113,7 @@ fn run(events: Vec<Event>, pattern: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn every_byte_comes_once_and_in_order(events in events()) {

@@ -145,6 +145,7 @@ async fn a_file_that_was_written_anew_and_longer_is_read_anew() {
     rig.append("a.log", "3\n4\n5\n6\n");
     rig.settle().await;
     assert_eq!(rig.take(), ["1", "2", "3", "4", "5", "6"]);
+    assert!(rig.gaps.is_empty(), "the new bytes are not the old ones");
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,6 +86,14 @@ fn defaults() -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
+/// As `file` would say of its beginning; false also for what cannot be read.
+fn is_text(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut head = Vec::new();
+    let read = std::fs::File::open(path).and_then(|f| f.take(4096).read_to_end(&mut head));
+    read.is_ok() && !head.contains(&0)
+}
+
 fn text_files(directory: &Path) -> Vec<(u64, PathBuf)> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();

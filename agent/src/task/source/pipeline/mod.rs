@@ -1,3 +1,8 @@
+//! The pipeline of a source: one loop that waits for whatever comes next.
+
+mod committing;
+mod sending;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,10 +13,13 @@ use gantry_proto::{
     agent::v1::{ReadOffsetsResponse, TaskCommitResult},
     v1::error_policy::OnRecordError,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 use super::{
-    Thread,
+    ORDERS, Thread,
     hook::{Order, Report},
     ignored,
     intake::Intake,
@@ -40,8 +48,9 @@ pub(super) struct Pipeline {
     outbox: Outbox<Ticket>,
     ledger: Ledger,
     letters: DeadLetters,
+    letters_failing: mpsc::Receiver<Failure>,
     sending: FuturesUnordered<BoxFuture<'static, (usize, Result<u64, BusError>)>>,
-    burying: FuturesUnordered<BoxFuture<'static, (Ticket, usize, Result<(), BusError>)>>,
+    burying: FuturesUnordered<BoxFuture<'static, Buried>>,
     committing: Option<BoxFuture<'static, TaskCommitResult>>,
     routing: Option<BoxFuture<'static, Result<Vec<Queue>, BusError>>>,
     next_commit: Instant,
@@ -64,6 +73,9 @@ struct Ending {
     quiesced: bool,
 }
 
+/// A record, its weight, and what became of its dead letter.
+type Buried = (Ticket, usize, Result<(), BusError>);
+
 /// What woke the pipeline.
 enum Wake {
     Report(Option<Report>),
@@ -72,6 +84,7 @@ enum Wake {
     Committed(TaskCommitResult),
     Routed(Result<Vec<Queue>, BusError>),
     Told(Control),
+    NotBuried(Failure),
     Timer,
 }
 
@@ -83,13 +96,12 @@ impl Pipeline {
         thread: Thread,
         budget: Arc<Budget>,
     ) -> Self {
-        let counts = read.offsets.iter().map(|o| {
-            (
-                wire::fields_in(&o.partition),
-                o.counts.clone().unwrap_or_default(),
-            )
-        });
+        let counts = read
+            .offsets
+            .iter()
+            .map(|o| (wire::fields_in(&o.partition), o.counts.unwrap_or_default()));
         let now = Instant::now();
+        let (letters, letters_failing) = DeadLetters::of(&ctx);
         Self {
             intake: Intake::new(ctx.key.uid.clone(), counts.collect(), ctx.max_record_bytes()),
             outbox: Outbox::new(
@@ -99,17 +111,8 @@ impl Pipeline {
                 &ctx.jitter,
             ),
             ledger: Ledger::new(ctx.key.clone(), ctx.fence, read),
-            letters: DeadLetters {
-                bus: ctx.bus.clone(),
-                topic: ctx
-                    .spec
-                    .error_policy
-                    .as_ref()
-                    .map(|p| p.dead_letter_topic.clone())
-                    .unwrap_or_default(),
-                create_queues: ctx.spec.create_queues,
-                jitter: ctx.jitter.clone(),
-            },
+            letters,
+            letters_failing,
             sending: FuturesUnordered::new(),
             burying: FuturesUnordered::new(),
             committing: None,
@@ -150,72 +153,6 @@ impl Pipeline {
             .close(Order::Close, ctx.limits.hooks.close, |r| ignored(&ctx, r))
             .await;
         RunEnd { how, leaked }
-    }
-
-    /// Sends to every queue that is free.
-    fn dispatch(&mut self) {
-        if self.ending.as_ref().is_some_and(|e| e.deadline <= Instant::now()) {
-            return;
-        }
-        while let Some((lane, queue, batch)) = self.outbox.next(Instant::now()) {
-            let intake = &self.intake;
-            let message = |r: &Outgoing<Ticket>| {
-                let (_, position, nth) = intake.acks.position(r.ticket)?;
-                Some(convert::to_message(r, intake.prefix(r.ticket), position, nth))
-            };
-            let messages = batch.iter().filter_map(message).collect();
-            let (bus, queue) = (self.ctx.bus.clone(), queue.clone());
-            self.sending
-                .push(async move { (lane, bus.send(&queue, messages).await) }.boxed());
-        }
-    }
-
-    /// Commits what may be committed, if it is time.
-    fn commit(&mut self) {
-        if self.committing.is_some() || self.commit_due() > Instant::now() {
-            return;
-        }
-        for ready in self.intake.acks.take_ready() {
-            let mark = Mark {
-                position: ready.position,
-                counts: ready.counts,
-                state: Bytes::new(),
-            };
-            self.ledger.put(ready.partition, mark);
-        }
-        if let Some(request) = self.ledger.request() {
-            let store = self.ctx.store.clone();
-            self.committing = Some(async move { store.commit(request).await }.boxed());
-            self.next_commit = Instant::now() + self.ctx.limits.commit_interval;
-        }
-    }
-
-    fn commit_due(&self) -> Instant {
-        match self.ending {
-            Some(_) => self.commit_rests_until,
-            None => self.next_commit.max(self.commit_rests_until),
-        }
-    }
-
-    /// Asks for the topic's route from time to time.
-    fn look_at_route(&mut self) {
-        let now = Instant::now();
-        if self.routing.is_none() && self.next_route <= now && self.ending.is_none() {
-            self.next_route = now + self.ctx.limits.route_interval;
-            let (bus, topic) = (self.ctx.bus.clone(), self.ctx.spec.topic.clone());
-            self.routing = Some(async move { bus.route(&topic).await }.boxed());
-        }
-    }
-
-    /// Tells the source what is stored, if it has taken what it was told before.
-    fn tell_source(&mut self) {
-        // Room is left for the orders that end it.
-        if !self.untold.is_empty() && self.thread.orders.capacity() > super::ORDERS - 1 {
-            let _ = self
-                .thread
-                .orders
-                .try_send(Order::Committed(std::mem::take(&mut self.untold)));
-        }
     }
 
     async fn tell_troubles(&mut self) {
@@ -268,6 +205,7 @@ impl Pipeline {
             Some((ticket, weight, result)) = self.burying.next() => Wake::Buried(ticket, weight, result),
             Some(result) = maybe(&mut self.committing) => { self.committing = None; Wake::Committed(result) }
             Some(result) = maybe(&mut self.routing) => { self.routing = None; Wake::Routed(result) }
+            Some(failure) = self.letters_failing.recv() => Wake::NotBuried(failure),
             report = self.thread.reports.recv() => Wake::Report(report),
             () = timer => Wake::Timer,
         }
@@ -302,6 +240,7 @@ impl Pipeline {
             }
             Wake::Committed(result) => self.committed(result).await?,
             Wake::Routed(result) => self.routed(result).await,
+            Wake::NotBuried(failure) => self.troubles.failed(Spot::DeadLetter, failure, Instant::now()),
             Wake::Timer => {}
         }
         Ok(())
@@ -373,138 +312,6 @@ impl Pipeline {
                     self.impossible(record, "size", "RECORD_TOO_LARGE", what).await;
                 }
             }
-        }
-    }
-
-    async fn not_sent(&mut self, lane: usize, error: &BusError) {
-        match error.kind() {
-            BusErrorKind::MessageRejected => {
-                if let Some(record) = self.outbox.refused(lane) {
-                    self.impossible(record, "send", "MESSAGE_REJECTED", error.to_string())
-                        .await;
-                }
-            }
-            BusErrorKind::Denied => self.fail(Failure::bus(error)).await,
-            BusErrorKind::QueueMissing => {
-                self.outbox.failed(lane, Instant::now());
-                self.troubles
-                    .failed(Spot::Queue(lane), Failure::bus(error), Instant::now());
-                self.next_route = self.next_route.min(Instant::now() + Duration::from_secs(1));
-            }
-            BusErrorKind::Unavailable | BusErrorKind::TopicMissing | BusErrorKind::OffsetOutOfRange => {
-                self.outbox.failed(lane, Instant::now());
-                self.troubles
-                    .failed(Spot::Queue(lane), Failure::bus(error), Instant::now());
-            }
-        }
-    }
-
-    /// A record that can never pass: what the error policy says.
-    async fn impossible(
-        &mut self,
-        record: Outgoing<Ticket>,
-        stage: &'static str,
-        reason: &'static str,
-        error: String,
-    ) {
-        let Some((partition, position, _)) = self.intake.acks.position(record.ticket) else {
-            return;
-        };
-        let (partition, position) = (partition.to_string(), position.to_string());
-        let policy = self
-            .ctx
-            .spec
-            .error_policy
-            .as_ref()
-            .map(|p| p.on_record_error())
-            .unwrap_or_default();
-        match policy {
-            OnRecordError::Unspecified | OnRecordError::Fail => {
-                let message = format!("record at {partition} before {position}: {error}");
-                let failure = Failure::new(Cause::Record, reason, message)
-                    .fix("correct the source, or set error_policy to SKIP or DEAD_LETTER");
-                self.fail(failure).await;
-            }
-            OnRecordError::Skip => {
-                self.ctx.metrics.skipped(1);
-                self.done(record.ticket, record.weight, Outcome::Skipped);
-            }
-            OnRecordError::DeadLetter => {
-                self.ctx.metrics.dead_lettered(1);
-                let cause = dead_letter::Cause {
-                    error: self.ctx.scrubber.scrub(&error),
-                    stage,
-                    connector: self.ctx.spec.connector.clone(),
-                    task: self.ctx.key.task,
-                    partition,
-                    position,
-                };
-                let letter = dead_letter::message(
-                    &cause,
-                    record.key.as_deref(),
-                    record.tag.as_deref(),
-                    record.value.as_ref(),
-                );
-                let letters = self.letters.clone();
-                let store = async move {
-                    let failing =
-                        |e: &BusError| tracing::warn!(error = %e, "a dead letter is not stored yet");
-                    (record.ticket, record.weight, letters.store(letter, failing).await)
-                };
-                self.burying.push(store.boxed());
-            }
-        }
-    }
-
-    fn done(&mut self, ticket: Ticket, weight: usize, outcome: Outcome) {
-        self.intake.acks.done(ticket, outcome);
-        self.budget.free(weight);
-    }
-
-    async fn committed(&mut self, result: TaskCommitResult) -> Result<(), How> {
-        match self.ledger.settle(&result) {
-            Verdict::Stored(told) => {
-                if self.ledger.has_more() {
-                    self.next_commit = Instant::now();
-                }
-                self.ctx.metrics.committed(self.ctx.lease.clock().wall());
-                let told_again = |p: &Arc<Fields>| told.iter().any(|(q, _)| q == p);
-                self.untold.retain(|(p, _)| !told_again(p));
-                self.untold.extend(told);
-                if self.ending.is_some() {
-                    // The last chance to tell it; it is ordered to close right after.
-                    let _ = self
-                        .thread
-                        .orders
-                        .try_send(Order::Committed(std::mem::take(&mut self.untold)));
-                }
-                Ok(())
-            }
-            Verdict::Again => {
-                self.commit_rests_until = Instant::now() + Duration::from_millis(100);
-                Ok(())
-            }
-            Verdict::Fenced => Err(How::Fenced),
-            Verdict::StartOver => {
-                tracing::warn!("somebody else moved the positions: starting over from the stored ones");
-                Err(How::Again)
-            }
-            Verdict::Invalid(message) => {
-                Err(How::Failed(Failure::new(Cause::User, "COMMIT_INVALID", message)))
-            }
-        }
-    }
-
-    async fn routed(&mut self, result: Result<Vec<Queue>, BusError>) {
-        let Ok(queues) = result else { return };
-        // Fewer queues may only mean that a broker is away for a while.
-        if queues
-            .iter()
-            .any(|q| !self.outbox.queues().any(|known| known == q))
-        {
-            tracing::info!(queues = queues.len(), "the topic has other queues: starting anew");
-            let deadline = Instant::now() + self.ctx.drain_timeout();
-            self.end(How::Again, deadline, None).await;
         }
     }
 

@@ -1,0 +1,168 @@
+//! Runs: how they begin, what they tell, how they end.
+
+use super::*;
+
+impl Actor {
+    pub(super) fn start(&mut self, key: &TaskKey) {
+        self.next_run += 1;
+        let id = self.next_run;
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let task = slot.task.clone();
+        let (control, told) = watch::channel(Control::Run);
+        slot.run = Some(Running {
+            id,
+            fence: task.terms.fence,
+            control,
+            opened: None,
+        });
+        slot.start_span = tracing::info_span!("task start", connector = task.spec.connector, task = key.task);
+        trace::follow(&slot.start_span, &task.traceparent);
+        if slot.restarts > 0 {
+            slot.metrics.restarted();
+        }
+        let context = RunContext {
+            key: key.clone(),
+            fence: task.terms.fence,
+            spec: task.spec.clone(),
+            plugin: task.plugin.clone(),
+            config: task.config.clone(),
+            store: self.shared.store.clone(),
+            bus: self.shared.bus.bus(&Endpoint {
+                namesrv: task.spec.namesrv.clone(),
+            }),
+            lease: self.shared.lease.clone(),
+            control: told,
+            events: Events {
+                key: key.clone(),
+                run: id,
+                to: self.events_in.clone(),
+            },
+            limits: self.shared.limits.clone(),
+            inline: self.shared.hooks.inline_connectors,
+            secrets: self.shared.secrets.clone(),
+            env: self.shared.env.clone(),
+            jitter: self.shared.jitter.clone(),
+            metrics: slot.metrics.clone(),
+            starts: self.starts.clone(),
+            scrubber: Default::default(),
+        };
+        let span = tracing::info_span!(
+            "task",
+            connector = task.spec.connector,
+            task = key.task,
+            fence = task.terms.fence
+        );
+        let key = key.clone();
+        let run = async move {
+            let end = match AssertUnwindSafe(task::run(context)).catch_unwind().await {
+                Ok(end) => end,
+                Err(panic) => {
+                    let what = format!("the pipeline panicked: {}", panic_text(&*panic));
+                    How::Failed(Failure::new(Cause::Task, "PANIC", what)).into()
+                }
+            };
+            (key, id, end)
+        };
+        self.runs.spawn(run.instrument(span));
+    }
+
+    pub(super) fn event(&mut self, key: &TaskKey, run: u64, event: RunEvent) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let Some(running) = slot.run.as_mut().filter(|r| r.id == run) else {
+            return;
+        };
+        match event {
+            RunEvent::Opened => {
+                running.opened = Some(Instant::now());
+                slot.start_span = tracing::Span::none();
+                self.step(key, Event::Opened);
+            }
+            RunEvent::Trouble(failure) => {
+                slot.problem = Some(failure);
+                self.step(key, Event::Trouble);
+            }
+            RunEvent::Recovered => {
+                slot.problem = None;
+                self.step(key, Event::Recovered);
+            }
+            RunEvent::ReplanWanted => {
+                slot.replan_wanted = true;
+                self.report(key);
+            }
+            RunEvent::Gap(failure) => {
+                tracing::warn!(task = %key, "{}", failure.message);
+                slot.problem = Some(failure);
+                self.report(key);
+            }
+        }
+    }
+
+    pub(super) fn ended(&mut self, key: &TaskKey, run: u64, end: RunEnd) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        let Some(running) = slot.run.as_ref().filter(|r| r.id == run) else {
+            return;
+        };
+        let (fence, opened) = (running.fence, running.opened);
+        slot.start_span = tracing::Span::none();
+        let fenced = matches!(end.how, How::Fenced);
+        let mut ended = match end.how {
+            How::Drained => Ended::Drained,
+            How::Again => Ended::Again,
+            How::Dropped | How::Fenced => Ended::Dropped,
+            How::Failed(failure) => {
+                tracing::warn!(task = %key, reason = failure.reason, "the task failed: {}", failure.message);
+                let again = slot.failed(&failure, opened);
+                slot.problem = Some(failure);
+                if again {
+                    Ended::Failed
+                } else {
+                    Ended::FailedForGood
+                }
+            }
+        };
+        if let Some(mut gone) = end.leaked {
+            ended = Ended::Hung;
+            self.leaked += 1;
+            self.shared.metrics.leaked_threads(self.leaked);
+            slot.problem.get_or_insert_with(|| {
+                let what = "the connector's thread does not end; nothing new is started beside it";
+                Failure::new(Cause::System, "OLD_RUN_HANGS", what)
+            });
+            tracing::warn!(task = %key, leaked = self.leaked, "the connector's thread does not end and is given up");
+            if let Some(me) = self.me.upgrade() {
+                let key = key.clone();
+                tokio::spawn(async move {
+                    gone.wait().await;
+                    let _ = me.send(Msg::ThreadGone(key, run)).await;
+                });
+            }
+            if self.leaked >= self.shared.limits.hooks.leaked_threads {
+                self.abort(&format!("{} threads of connectors do not end", self.leaked));
+            }
+        }
+        self.step(key, Event::Ended(ended));
+        self.watch_stop(key);
+        if fenced {
+            self.right_ended(key, fence);
+        }
+        self.sweep();
+    }
+
+    /// Sees to it that a stop ends, one way or another.
+    pub(super) fn watch_stop(&mut self, key: &TaskKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.task.terms.wish == Wish::Stop && slot.phase.runs() {
+            let limit = wire::duration_in(slot.task.spec.stop_timeout.as_ref(), Duration::from_secs(30));
+            self.later(
+                limit,
+                Msg::StopOverdue(key.clone(), slot.task.terms.want_revision),
+            );
+        }
+    }
+}

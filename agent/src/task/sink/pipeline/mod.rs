@@ -1,0 +1,382 @@
+//! The pipeline of a sink: one loop that waits for whatever comes next.
+
+mod committing;
+mod writing;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, TryStreamExt, future::BoxFuture, stream};
+use gantry_bus::{BusError, BusErrorKind, Queue};
+use gantry_connector::{ConnectorError, Domain, Flushed, SinkRecord, WriteReport};
+use gantry_proto::{
+    agent::v1::{ReadOffsetsResponse, TaskCommitResult},
+    v1::error_policy::OnRecordError,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Thread,
+    batch::{self, Batch},
+    hook::{Order, Report},
+    not_closed,
+    queue::QueueState,
+    reader::{Chunk, Fetched, Reader},
+};
+use crate::{
+    backoff::Backoff,
+    problem::{Cause, Failure},
+    task::{
+        Control, How, LAST_COMMIT, OUTSIDE, RunContext, RunEnd, RunEvent,
+        budget::Budget,
+        convert,
+        dead_letter::{self, DeadLetters},
+        hung,
+        ledger::{Ledger, Verdict},
+        trouble::{Spot, Tell, Troubles},
+    },
+};
+
+/// The pipeline of one run.
+pub(super) struct Pipeline {
+    ctx: RunContext,
+    thread: Thread,
+    budget: Arc<Budget>,
+    queues: Vec<QueueState>,
+    names: Arc<[Queue]>,
+    readers: JoinSet<()>,
+    fetched: mpsc::Receiver<Fetched>,
+    /// Read and not written.
+    chunks: VecDeque<Chunk>,
+    stage: Stage,
+    /// What the stage waits for, if that is not the thread.
+    working: Option<BoxFuture<'static, Worked>>,
+    retries: Backoff,
+    flush: FlushState,
+    ledger: Ledger,
+    committing: Option<BoxFuture<'static, TaskCommitResult>>,
+    next_commit: Instant,
+    commit_rests_until: Instant,
+    mirror: Mirror,
+    letters: DeadLetters,
+    letters_failing: mpsc::Receiver<Failure>,
+    troubles: Troubles,
+    ending: Option<Ending>,
+    /// The start positions with the sink's first state are stored: only now may it write.
+    based: bool,
+}
+
+/// What the thread is doing. It does one thing at a time.
+enum Stage {
+    Idle,
+    /// Since then.
+    Writing(Batch, Instant),
+    /// Since then.
+    Flushing(Instant),
+    /// The batch is written again at that time.
+    WriteAgain(Batch, Instant),
+    /// Flushed again at that time.
+    FlushAgain(Instant),
+    /// The batch is being read again, to be written again.
+    Fetching(Batch),
+    /// Dead letters of the batch are being stored.
+    Burying(Batch, Vec<usize>),
+}
+
+/// What is written and not flushed.
+struct FlushState {
+    bytes: usize,
+    /// Since when.
+    since: Option<Instant>,
+}
+
+/// What became of records that the sink rejected.
+#[derive(Clone, Copy)]
+enum Rejected {
+    Skipped,
+    DeadLettered,
+}
+
+enum Worked {
+    Fetched(Result<Vec<SinkRecord>, BusError>),
+    Buried(Result<(), BusError>),
+}
+
+struct Ending {
+    how: How,
+    deadline: Instant,
+    /// What is written is still flushed.
+    flush: bool,
+}
+
+/// Positions on their way to the broker's own consumer offsets.
+struct Mirror {
+    next: Instant,
+    /// By index of the queue: stored, and not shown yet.
+    wanted: BTreeMap<usize, u64>,
+    running: Option<BoxFuture<'static, ()>>,
+}
+
+const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
+
+enum Wake {
+    Told(Control),
+    Report(Option<Report>),
+    Worked(Worked),
+    Fetched(Fetched),
+    Committed(TaskCommitResult),
+    Mirrored,
+    NotBuried(Failure),
+    Timer,
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        ctx: RunContext,
+        read: &ReadOffsetsResponse,
+        queues: Vec<QueueState>,
+        thread: Thread,
+    ) -> Self {
+        let budget = Arc::new(Budget::new(ctx.limits.task_memory));
+        let (out, fetched) = mpsc::channel(queues.len().clamp(1, 64));
+        let mut readers = JoinSet::new();
+        for (index, q) in queues.iter().enumerate() {
+            let reader = Reader {
+                index,
+                queue: q.queue.clone(),
+                offset: q.written,
+                bus: ctx.bus.clone(),
+                budget: budget.clone(),
+                out: out.clone(),
+                wait: ctx.limits.pull_wait,
+                jitter: ctx.jitter.clone(),
+            };
+            readers.spawn(reader.run());
+        }
+        let now = Instant::now();
+        let (letters, letters_failing) = DeadLetters::of(&ctx);
+        Self {
+            letters,
+            letters_failing,
+            names: queues.iter().map(|q| q.queue.clone()).collect(),
+            readers,
+            fetched,
+            chunks: VecDeque::new(),
+            stage: Stage::Idle,
+            working: None,
+            retries: Backoff::new(OUTSIDE, ctx.jitter.clone()),
+            flush: FlushState {
+                bytes: 0,
+                since: None,
+            },
+            ledger: Ledger::new(ctx.key.clone(), ctx.fence, read),
+            committing: None,
+            next_commit: now,
+            commit_rests_until: now,
+            mirror: Mirror {
+                next: now,
+                wanted: BTreeMap::new(),
+                running: None,
+            },
+            troubles: Troubles::default(),
+            ending: None,
+            based: false,
+            queues,
+            ctx,
+            thread,
+            budget,
+        }
+    }
+
+    pub(super) async fn run(mut self) -> RunEnd {
+        // The state of the sink as it is before the first write: a crash before the first commit then doubles nothing.
+        self.order(Order::Flush);
+        self.stage = Stage::Flushing(Instant::now());
+        let how = loop {
+            if !self.ctx.may_run() {
+                break How::Dropped;
+            }
+            self.advance();
+            self.commit();
+            self.mirror();
+            self.ctx.metrics.in_flight_bytes(self.budget.used());
+            match self.troubles.tell(Instant::now()) {
+                Some(Tell::Trouble(failure)) => self.ctx.tell(RunEvent::Trouble(failure)).await,
+                Some(Tell::Recovered) => self.ctx.tell(RunEvent::Recovered).await,
+                None => {}
+            }
+            if let Some(limit) = self.overdue() {
+                return RunEnd {
+                    how: How::Failed(limit),
+                    leaked: Some(self.thread.gone),
+                };
+            }
+            if let Some(how) = self.finished() {
+                break how;
+            }
+            let wake = self.wake().await;
+            if let Err(how) = self.handle(wake).await {
+                break how;
+            }
+        };
+        self.readers.abort_all();
+        let Self { ctx, thread, .. } = self;
+        let leaked = thread
+            .close(Order::Close, ctx.limits.hooks.close, |r| not_closed(&ctx, r))
+            .await;
+        RunEnd { how, leaked }
+    }
+
+    fn finished(&mut self) -> Option<How> {
+        let busy = !matches!(self.stage, Stage::Idle);
+        let clean = self.ledger.is_clean() && self.committing.is_none();
+        let ending = self.ending.as_mut()?;
+        let flushed = !busy && (self.flush.since.is_none() || !ending.flush);
+        let over = ending.deadline <= Instant::now();
+        // Past the deadline only a commit that may already be stored is waited for, and not for a failed run.
+        let failed = matches!(ending.how, How::Failed(_));
+        (flushed && clean || over && (clean || failed))
+            .then(|| std::mem::replace(&mut ending.how, How::Drained))
+    }
+
+    async fn wake(&mut self) -> Wake {
+        let limit = self.ctx.limits.hooks.write;
+        let stage = match &self.stage {
+            Stage::Writing(_, since) | Stage::Flushing(since) => Some(*since + limit),
+            Stage::WriteAgain(_, at) | Stage::FlushAgain(at) => Some(*at),
+            Stage::Idle if self.ending.is_none() => {
+                self.flush.since.map(|s| s + self.ctx.limits.flush_interval)
+            }
+            _ => None,
+        };
+        let timers = [
+            stage,
+            self.troubles.due(),
+            self.ending
+                .as_ref()
+                .map(|e| e.deadline)
+                .filter(|at| *at > Instant::now()),
+            (self.committing.is_none() && !self.ledger.is_clean()).then(|| self.commit_due()),
+            (self.mirror.running.is_none() && !self.mirror.wanted.is_empty()).then_some(self.mirror.next),
+        ];
+        let timer = timers.into_iter().flatten().min();
+        let timer = async {
+            match timer {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let drained = self.ending.is_some();
+        // Chunks are bounded by the budget, which readers wait for.
+        tokio::select! {
+            biased;
+            told = self.ctx.control.wait_for(|c| *c == Control::Drop || *c == Control::Drain && !drained) => {
+                Wake::Told(told.map_or(Control::Drop, |c| *c))
+            }
+            report = self.thread.reports.recv() => Wake::Report(report),
+            Some(worked) = maybe(&mut self.working) => { self.working = None; Wake::Worked(worked) }
+            Some(result) = maybe(&mut self.committing) => { self.committing = None; Wake::Committed(result) }
+            Some(()) = maybe(&mut self.mirror.running) => { self.mirror.running = None; Wake::Mirrored }
+            Some(failure) = self.letters_failing.recv() => Wake::NotBuried(failure),
+            Some(fetched) = self.fetched.recv() => Wake::Fetched(fetched),
+            () = timer => Wake::Timer,
+        }
+    }
+
+    async fn handle(&mut self, wake: Wake) -> Result<(), How> {
+        match wake {
+            Wake::Told(Control::Drop) => return Err(How::Dropped),
+            Wake::Told(_) => self.end(How::Drained, self.ctx.drain_timeout(), true),
+            Wake::Report(report) => self.report(report)?,
+            Wake::Worked(Worked::Fetched(result)) => self.fetched_again(result),
+            Wake::Worked(Worked::Buried(result)) => self.buried(result),
+            Wake::Fetched(fetched) => self.fetched(fetched),
+            Wake::Committed(result) => self.committed(&result)?,
+            Wake::NotBuried(failure) => self.troubles.failed(Spot::DeadLetter, failure, Instant::now()),
+            Wake::Mirrored | Wake::Timer => {}
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: Option<Report>) -> Result<(), How> {
+        match report {
+            Some(Report::Written(result)) => self.wrote(result),
+            Some(Report::Flushed(result)) => self.flushed(result),
+            Some(Report::CutOff) => return Err(How::Dropped),
+            Some(report @ Report::NotClosed(_)) => not_closed(&self.ctx, report),
+            Some(Report::Opened(_)) => {}
+            None => {
+                let failure = Failure::new(Cause::Task, "THREAD_ENDED", "the connector's thread ended");
+                return Err(How::Failed(failure));
+            }
+        }
+        Ok(())
+    }
+
+    fn fetched(&mut self, fetched: Fetched) {
+        if self.ending.is_some() {
+            return;
+        }
+        match fetched {
+            Fetched::Chunk(chunk) => {
+                self.troubles.worked(Spot::Queue(chunk.index));
+                let q = &mut self.queues[chunk.index];
+                q.bounds = chunk.bounds;
+                let bytes = chunk.messages.iter().map(|m| m.body.len()).sum();
+                self.ctx.metrics.r#in(chunk.messages.len() as u64, bytes);
+                if chunk.messages.is_empty() {
+                    self.ctx
+                        .metrics
+                        .lag(self.queues.iter().map(QueueState::lag).sum());
+                }
+                let q = &self.queues[chunk.index];
+                if !chunk.messages.is_empty() || chunk.next > q.written {
+                    self.chunks.push_back(chunk);
+                }
+            }
+            Fetched::Failed(index, e) => {
+                self.troubles
+                    .failed(Spot::Queue(index), Failure::bus(&e), Instant::now());
+            }
+            Fetched::Lost(e) if e.kind() == BusErrorKind::OffsetOutOfRange => {
+                // The start decides what to do about it, with what is written committed before.
+                self.end(How::Again, self.ctx.drain_timeout(), true);
+            }
+            Fetched::Lost(e) => self.fail(Failure::bus(&e)),
+        }
+    }
+
+    /// Ends with that failure. What was written and not flushed is not committed; what was flushed is.
+    fn fail(&mut self, failure: Failure) {
+        self.end(How::Failed(failure), LAST_COMMIT, false);
+    }
+
+    /// Begins to finish: reads no more; what was read and not written is dropped.
+    fn end(&mut self, how: How, within: Duration, flush: bool) {
+        self.readers.abort_all();
+        self.chunks.clear();
+        if matches!(how, How::Failed(_)) {
+            (self.stage, self.working) = (Stage::Idle, None);
+        }
+        let deadline = Instant::now() + within;
+        match &mut self.ending {
+            Some(ending) if matches!(ending.how, How::Failed(_)) => {}
+            Some(ending) if matches!(how, How::Again) && matches!(ending.how, How::Drained) => {}
+            ending => *ending = Some(Ending { how, deadline, flush }),
+        }
+    }
+}
+
+async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> Option<T> {
+    match future {
+        Some(future) => Some(future.await),
+        None => None,
+    }
+}
