@@ -14,6 +14,7 @@ const PROTOS: &[&str] = &[
     "third_party/google/rpc/status.proto",
 ];
 
+#[allow(clippy::disallowed_methods, reason = "cargo tells build scripts by variables")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=gantry");
     println!("cargo:rerun-if-changed=third_party");

@@ -14,7 +14,7 @@ use crate::{
     secrets::Secrets,
     session::{Dialer, Identity, Pushes, Session, asks::Asks, watch_lease},
     supervisor::{Shared, Supervisor, admit::Registry, reports::Reports},
-    task::commit::CommitStream,
+    task::{commit::CommitStream, thread::Place},
     wire,
 };
 
@@ -88,6 +88,10 @@ impl Agent {
             lock,
         } = self;
         let AgentConfig { hooks, limits, .. } = config.clone();
+        let place = match hooks.inline_connectors {
+            true => Place::Inline,
+            false => Place::threads().map_err(AgentError::Threads)?,
+        };
         let lease = Arc::new(Lease::new(hooks.clock.clone()));
         let (link, link_seen) = watch::channel(None);
         let (store, commits) = CommitStream::new(link_seen, lease.clone(), jitter.clone());
@@ -103,6 +107,7 @@ impl Agent {
             lease: lease.clone(),
             limits: Arc::new(limits.clone()),
             hooks: hooks.clone(),
+            place: place.clone(),
             secrets: secrets.clone(),
             env: env.clone(),
             jitter: jitter.clone(),
@@ -129,7 +134,7 @@ impl Agent {
                 env,
                 bus: config.bus.clone(),
                 limit: limits.hooks.ask,
-                inline: hooks.inline_connectors,
+                place,
             },
             link,
             metrics,

@@ -34,6 +34,9 @@ pub enum AgentError {
         /// What it said.
         message: String,
     },
+    /// The system gives no thread for connectors.
+    #[error("cannot start a thread for connectors")]
+    Threads(#[source] io::Error),
     /// The address for metrics cannot be listened on.
     #[error("cannot listen on {address} for metrics")]
     Metrics {

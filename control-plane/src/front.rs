@@ -60,8 +60,12 @@ impl Front {
                     .await;
             }
         });
+        // The descriptors also hold what agents speak: users are not told of it.
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let advertised = SERVICES.iter().chain(&["grpc.health.v1.Health"]);
+            let builder = tonic_reflection::server::Builder::configure();
+            advertised
+                .fold(builder, |builder, service| builder.with_service_name(*service))
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };

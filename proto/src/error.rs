@@ -96,6 +96,12 @@ reasons! {
 /// A refusal on its way to becoming a `Status`.
 #[derive(Clone, Debug)]
 pub struct Refusal {
+    // Boxed, so that a `Result` with it stays small.
+    parts: Box<Parts>,
+}
+
+#[derive(Clone, Debug)]
+struct Parts {
     reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
@@ -108,7 +114,7 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal; the message is a sentence for people that names the thing concerned.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
+        let parts = Parts {
             reason,
             message: message.into(),
             metadata: HashMap::new(),
@@ -116,18 +122,21 @@ impl Refusal {
             preconditions: Vec::new(),
             retry_after: None,
             resource: None,
+        };
+        Self {
+            parts: Box::new(parts),
         }
     }
 
     /// With a value for programs.
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.metadata.insert(key.to_owned(), value.into());
+        self.parts.metadata.insert(key.to_owned(), value.into());
         self
     }
 
     /// With a violated field: its path, and what is wrong with it and what to do.
     pub fn field(mut self, path: impl Into<String>, description: impl Into<String>) -> Self {
-        self.violations.push((path.into(), description.into()));
+        self.parts.violations.push((path.into(), description.into()));
         self
     }
 
@@ -138,31 +147,33 @@ impl Refusal {
         subject: impl Into<String>,
         description: impl Into<String>,
     ) -> Self {
-        self.preconditions
+        self.parts
+            .preconditions
             .push((kind.into(), subject.into(), description.into()));
         self
     }
 
     /// With the time after which a retry makes sense.
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.parts.retry_after = Some(after);
         self
     }
 
     /// With the resource concerned: its type and name.
     pub fn resource(mut self, kind: &str, name: impl Into<String>) -> Self {
-        self.resource = Some((kind.to_owned(), name.into()));
+        self.parts.resource = Some((kind.to_owned(), name.into()));
         self
     }
 
     /// Why.
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.parts.reason
     }
 }
 
 impl From<Refusal> for Status {
-    fn from(r: Refusal) -> Self {
+    fn from(refusal: Refusal) -> Self {
+        let r = *refusal.parts;
         let mut details = ErrorDetails::new();
         let mut metadata = r.metadata;
         let mut budget = MAX_DETAILS

@@ -53,6 +53,8 @@ async fn main() -> Anyhow<()> {
         raw.consumer.fetch_subscribe_message_queues(&topic).await?;
         let raw_out = send_raw(&raw, &queues, &body, duration).await;
         let bus_out = send_bus(&bus, &queues, &body, duration).await;
+        let indexed = settle(&bus, &queues).await?;
+        println!("all can be read {indexed:?} after the last acknowledgement");
         let raw_in = pull_raw(&raw, &queues, duration).await;
         let bus_in = pull_bus(&bus, &queues, duration).await;
         println!(
@@ -71,6 +73,21 @@ async fn main() -> Anyhow<()> {
         println!("{what}: median ratio {:.2}", ratios[ratios.len() / 2]);
     }
     Ok(())
+}
+
+/// Waits until the queues grow no more: brokers acknowledge before they index. Returns how long that took.
+async fn settle(bus: &RocketmqBus, queues: &[Queue]) -> Anyhow<Duration> {
+    let start = Instant::now();
+    let (mut last, mut changed) = (0, start);
+    while changed.elapsed() < Duration::from_millis(500) {
+        let bounds = futures::future::try_join_all(queues.iter().map(|queue| bus.bounds(queue))).await?;
+        let total: u64 = bounds.iter().map(|bounds| bounds.max).sum();
+        if total != last {
+            (last, changed) = (total, Instant::now());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(changed - start)
 }
 
 async fn connect_raw(context: &RuntimeContext, namesrv: &str) -> Anyhow<Raw> {

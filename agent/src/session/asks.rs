@@ -18,7 +18,7 @@ use crate::{
     supervisor::admit::{Registry, check, spec_of},
     task::{
         route_or_create,
-        thread::{guard, spawn},
+        thread::{Place, guard},
     },
     wire,
 };
@@ -31,7 +31,7 @@ pub(crate) struct Asks {
     pub(crate) env: Env,
     pub(crate) bus: Arc<dyn BusFactory>,
     pub(crate) limit: Duration,
-    pub(crate) inline: bool,
+    pub(crate) place: Place,
 }
 
 impl Asks {
@@ -213,7 +213,8 @@ impl Asks {
             // Nobody waits any more when the time is over.
             let _ = tell.send(guard(hook, code).await);
         };
-        spawn(format!("ask {hook}"), self.inline, code)
+        self.place
+            .spawn(format!("ask {hook}"), code)
             .map_err(|e| Failure::new(Cause::System, "NO_THREAD", format!("no thread: {e}")))?;
         match told.await {
             Ok(Ok(value)) => Ok(value),
@@ -259,7 +260,7 @@ mod tests {
             env: Env::default(),
             bus: Arc::new(MemoryBusFactory::of(bus.clone())),
             limit: Duration::from_secs(10),
-            inline: true,
+            place: Place::Inline,
         }
     }
 

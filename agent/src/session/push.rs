@@ -277,7 +277,11 @@ mod tests {
             chunk: number,
             last,
             tasks: tasks.to_vec(),
-            digest: if last { digest::of_assignments(digest) } else { vec![] },
+            digest: if last {
+                digest::of_assignments(digest)
+            } else {
+                vec![]
+            },
             ..Default::default()
         };
         assert!(matches!(p.take(chunk(0, false, &tasks[..1], &[])), Taken::Partly));

@@ -20,7 +20,7 @@ use crate::{
     lease::Lease,
     metrics::Metrics,
     secrets::Secrets,
-    task::offsets::OffsetStore,
+    task::{offsets::OffsetStore, thread::Place},
 };
 use admit::Admitted;
 use reports::Reports;
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) lease: Arc<Lease>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) hooks: Hooks,
+    pub(crate) place: Place,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) env: Env,
     pub(crate) jitter: Jitter,

@@ -222,9 +222,11 @@ impl Worker {
                 tasks: entries.iter().map(|e| e.commit.clone()).collect(),
             };
             unanswered.insert(self.next_id, (entries, Instant::now()));
-            send.send(request)
-                .await
-                .map_err(|_| Status::unavailable("the stream was closed"))?;
+            match timeout(ANSWER, send.send(request)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Status::unavailable("the stream was closed")),
+                Err(_) => return Err(Status::deadline_exceeded("the stream takes nothing")),
+            }
         }
         Ok(())
     }

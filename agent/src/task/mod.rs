@@ -35,7 +35,7 @@ use crate::{
     wire,
 };
 use offsets::OffsetStore;
-use thread::Gone;
+use thread::{Gone, Place};
 
 /// What a run is told. It only ever becomes stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,7 @@ pub(crate) struct RunContext {
     pub(crate) control: watch::Receiver<Control>,
     pub(crate) events: Events,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) inline: bool,
+    pub(crate) place: Place,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) env: Env,
     pub(crate) jitter: Jitter,

@@ -1,10 +1,13 @@
 //! Connector code runs on threads of its own, so that code that blocks or spins harms only its task.
 
-use std::{any::Any, future::Future, io, panic::AssertUnwindSafe, thread};
+use std::{any::Any, future::Future, io, panic::AssertUnwindSafe, sync::Arc, thread};
 
 use futures::FutureExt;
 use gantry_connector::ConnectorError;
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::oneshot,
+};
 use tracing::Instrument;
 
 /// Reserved for a thread; only what is touched counts.
@@ -21,37 +24,75 @@ impl Gone {
     }
 }
 
-/// Runs the future on a thread with that name, or on the present runtime if `inline`.
-///
-/// # Errors
-/// If the system gives no thread.
-pub(crate) fn spawn(
-    name: String,
-    inline: bool,
-    code: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<Gone> {
-    let (alive, gone) = oneshot::channel::<()>();
-    let code = code.in_current_span();
-    if inline {
-        tokio::spawn(async move {
-            let _alive = alive;
-            code.await;
-        });
-        return Ok(Gone(gone));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(move || {
-            let _alive = alive;
-            runtime.block_on(code);
-            // Whatever the connector spawned must not keep the thread.
+/// Where connector code runs.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// On threads of its own. Timers and sockets of all of them are driven by one runtime, which is not that of heartbeats
+    /// and commits; what a connector spawns runs there, too.
+    Threads(Arc<Drivers>),
+    /// On the present runtime.
+    Inline,
+}
+
+/// The runtime behind the threads. Each thread keeps it alive.
+pub(crate) struct Drivers(Option<Runtime>);
+
+impl Drop for Drivers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Whatever a connector spawned must not keep anybody.
             runtime.shutdown_background();
-        })?;
-    Ok(Gone(gone))
+        }
+    }
+}
+
+impl Place {
+    /// Threads with a runtime of their own behind them.
+    ///
+    /// # Errors
+    /// If the system gives no thread for it.
+    pub(crate) fn threads() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("connectors")
+            .enable_all()
+            .build()?;
+        Ok(Self::Threads(Arc::new(Drivers(Some(runtime)))))
+    }
+
+    /// Runs the future, on a thread with that name if on a thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(crate) fn spawn(
+        &self,
+        name: String,
+        code: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<Gone> {
+        let (alive, gone) = oneshot::channel::<()>();
+        let code = code.in_current_span();
+        match self {
+            Self::Inline => {
+                tokio::spawn(async move {
+                    let _alive = alive;
+                    code.await;
+                });
+            }
+            Self::Threads(drivers) => {
+                let drivers = drivers.clone();
+                thread::Builder::new()
+                    .name(name)
+                    .stack_size(STACK)
+                    .spawn(move || {
+                        let _alive = alive;
+                        if let Some(runtime) = &drivers.0 {
+                            runtime.handle().block_on(code);
+                        }
+                    })?;
+            }
+        }
+        Ok(Gone(gone))
+    }
 }
 
 /// Runs a hook; a panic in it becomes an error of domain `Task`.
@@ -85,10 +126,12 @@ mod tests {
     async fn a_thread_tells_when_it_is_gone_and_panics_become_errors() {
         let (tell, told) = oneshot::channel();
         let code = async move {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             let result = guard::<()>("poll", async { panic!("boom {}", 1) }).await;
             let _ = tell.send(result.unwrap_err().chain());
         };
-        let mut gone = spawn("t".into(), false, code).unwrap();
+        let place = Place::threads().unwrap();
+        let mut gone = place.spawn("t".into(), code).unwrap();
         gone.wait().await;
         assert_eq!(told.await.unwrap(), "the connector panicked in poll: boom 1");
     }

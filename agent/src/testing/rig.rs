@@ -21,7 +21,7 @@ use crate::{
     lease::Lease,
     metrics::Metrics,
     secrets::Secrets,
-    task::{Control, Events, How, RunContext, RunEnd, RunEvent, run},
+    task::{Control, Events, How, RunContext, RunEnd, RunEvent, run, thread::Place},
 };
 
 pub(crate) struct Rig {
@@ -113,7 +113,11 @@ impl Rig {
             control: told,
             events: Events { key, run: 1, to },
             limits: Arc::new(self.limits.clone()),
-            inline: self.inline,
+            place: if self.inline {
+                Place::Inline
+            } else {
+                Place::threads().unwrap()
+            },
             secrets: Arc::new(Secrets::new(vec![])),
             env: Env::default(),
             jitter: Jitter::new(7),

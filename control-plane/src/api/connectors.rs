@@ -7,6 +7,7 @@ use gantry_proto::{
     name::ConnectorName,
     v1::{self, Connector, connector::TargetState},
 };
+use pbjson_types::Struct;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -14,12 +15,14 @@ use tokio::time::Instant;
 use super::{Shared, answers, principal::Principal};
 use crate::{
     domain::{
+        hash::Hasher,
         Snapshot, Uid, Versioned,
         catalog::Catalog,
         lifecycle::{self, Action, Decision, Row},
         mask, status, stored, validate,
     },
     store::{
+        Key,
         codec::FORMAT,
         connectors::{ConnectorOutcome, ConnectorWrite, Request},
     },
@@ -65,12 +68,7 @@ impl Verb {
 
 /// A snapshot that has everything which was acknowledged before this call, by whichever replica.
 pub(super) async fn current(shared: &Shared) -> Result<Arc<Snapshot>, Refusal> {
-    let (_, revision) = shared
-        .handles
-        .store
-        .get_raw(&crate::store::Key::StoreId)
-        .await
-        .map_err(answers::store)?;
+    let (_, revision) = shared.handles.store.get_raw(&Key::StoreId).await.map_err(answers::store)?;
     seen(shared, revision).await?;
     Ok(shared.handles.mirror.snapshot())
 }
@@ -102,12 +100,13 @@ pub(super) async fn create(
     principal: &Principal,
     mut call: v1::CreateConnectorRequest,
 ) -> Result<Connector, Refusal> {
-    let request = request(
-        "CreateConnector",
-        principal,
-        &std::mem::take(&mut call.request_id),
-        &call,
-    )?;
+    let request = {
+        let id = std::mem::take(&mut call.request_id);
+        // The configuration is hashed apart.
+        let mut rest = call.clone();
+        let config = rest.connector.as_mut().and_then(|c| c.config.take());
+        request("CreateConnector", principal, &id, config.as_ref(), &rest)?
+    };
     let connector = call.connector.ok_or_else(|| answers::missing("connector"))?;
     let name = created_name(&call.connector_id, &connector.name)?;
     if let Some(answer) = replayed(shared, request.as_ref(), &name).await? {
@@ -172,12 +171,13 @@ pub(super) async fn update(
     principal: &Principal,
     mut call: v1::UpdateConnectorRequest,
 ) -> Result<Connector, Refusal> {
-    let request = request(
-        "UpdateConnector",
-        principal,
-        &std::mem::take(&mut call.request_id),
-        &call,
-    )?;
+    let request = {
+        let id = std::mem::take(&mut call.request_id);
+        // The configuration is hashed apart.
+        let mut rest = call.clone();
+        let config = rest.connector.as_mut().and_then(|c| c.config.take());
+        request("UpdateConnector", principal, &id, config.as_ref(), &rest)?
+    };
     let patch = call.connector.ok_or_else(|| answers::missing("connector"))?;
     let name = ConnectorName::parse(&patch.name).map_err(|e| answers::bad_name("connector.name", &e))?;
     if call.allow_missing
@@ -222,12 +222,12 @@ pub(super) async fn patch(
     principal: &Principal,
     mut call: v1::PatchConnectorConfigRequest,
 ) -> Result<Connector, Refusal> {
-    let request = request(
-        "PatchConnectorConfig",
-        principal,
-        &std::mem::take(&mut call.request_id),
-        &call,
-    )?;
+    let request = {
+        let id = std::mem::take(&mut call.request_id);
+        let mut rest = call.clone();
+        let set = rest.set.take();
+        request("PatchConnectorConfig", principal, &id, set.as_ref(), &rest)?
+    };
     let name = ConnectorName::parse(&call.name).map_err(|e| answers::bad_name("name", &e))?;
     let merge = |present: &stored::Connector| {
         let definition = present.definition.clone().unwrap_or_default();
@@ -330,12 +330,10 @@ pub(super) async fn delete(
     principal: &Principal,
     mut call: v1::DeleteConnectorRequest,
 ) -> Result<Connector, Refusal> {
-    let request = request(
-        "DeleteConnector",
-        principal,
-        &std::mem::take(&mut call.request_id),
-        &call,
-    )?;
+    let request = {
+        let id = std::mem::take(&mut call.request_id);
+        request("DeleteConnector", principal, &id, None, &call)?
+    };
     let name = ConnectorName::parse(&call.name).map_err(|e| answers::bad_name("name", &e))?;
     let missing = || {
         if call.allow_missing {
@@ -726,18 +724,18 @@ fn revision(
     }
 }
 
+/// `hashed`: the request without its id and without the configuration, which is hashed by content, not by encoding.
 fn request<M: Message>(
     method: &str,
     principal: &Principal,
     id: &str,
-    message_without_id: &M,
+    config: Option<&Struct>,
+    hashed: &M,
 ) -> Result<Option<Request>, Refusal> {
-    request_of(
-        method,
-        principal,
-        id,
-        Sha256::digest(message_without_id.encode_to_vec()).into(),
-    )
+    let mut hasher = Hasher::new("request 1");
+    hasher.structure(config);
+    hasher.message(hashed);
+    request_of(method, principal, id, Sha256::digest(hasher.finish()).into())
 }
 
 fn request_of(

@@ -267,7 +267,7 @@ impl ConnectorService for Connectors {
             view: request.view(),
         };
         Ok(Response::new(
-            watch::open(self.0.views.clone(), watched, &request.resume_token).await?,
+            watch::open(&self.0.views, watched, &request.resume_token, flows::current(&self.0).await?.revision).await?,
         ))
     }
 
@@ -281,7 +281,7 @@ impl ConnectorService for Connectors {
         };
         let watched = WatchedTasks { connector };
         Ok(Response::new(
-            watch::open(self.0.views.clone(), watched, &request.resume_token).await?,
+            watch::open(&self.0.views, watched, &request.resume_token, flows::current(&self.0).await?.revision).await?,
         ))
     }
 }

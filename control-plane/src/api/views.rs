@@ -32,7 +32,7 @@ pub(super) struct ViewSet {
     /// By connector and number.
     pub(super) tasks: BTreeMap<(Arc<str>, u32), Arc<v1::Task>>,
     pub(super) agents: BTreeMap<Arc<str>, Arc<v1::Agent>>,
-    reasons: Arc<Reasons>,
+    pub(super) reasons: Arc<Reasons>,
 }
 
 /// Names a resource in the history of changes.

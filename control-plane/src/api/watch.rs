@@ -43,21 +43,23 @@ pub(super) trait Watched: Clone + Send + Sync + 'static {
 
 pub(super) type Stream<M> = ReceiverStream<Result<M, Status>>;
 
-/// Opens a watch. Errors come before the stream begins.
+/// Opens a watch that begins no earlier than `present`, a revision that was read just now: whoever was told of a write sees
+/// it. Errors come before the stream begins.
 pub(super) async fn open<W: Watched>(
-    views: Views,
+    views: &Views,
     watched: W,
     resume: &str,
+    present: i64,
 ) -> Result<Stream<W::Message>, Refusal> {
     let mut sets = views.subscribe();
     let from = match resume {
         "" => {
-            wait_for(&mut sets, 1).await?;
+            wait_for(&mut sets, present).await?;
             None
         }
         token => {
             let (store_id, revision) = read_token(token)?;
-            let set = wait_for(&mut sets, revision).await?;
+            let set = wait_for(&mut sets, revision.max(present)).await?;
             if set.store_id != store_id {
                 return Err(expired("the store is another one"));
             }
@@ -68,10 +70,7 @@ pub(super) async fn open<W: Watched>(
         }
     };
     let (sender, receiver) = mpsc::channel(64);
-    let shutdown = views.clone();
     tokio::spawn(async move {
-        // The views end with the replica; a watcher must not keep them.
-        drop(shutdown);
         let _ = run(sets, watched, from, &sender).await;
     });
     Ok(ReceiverStream::new(receiver))

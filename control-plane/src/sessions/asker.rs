@@ -81,7 +81,7 @@ impl Asker {
             return Err(AskError::NotConnected(agent.to_owned()));
         };
         let id = self.next_id();
-        let timeout_of_ask = pbjson_types::Duration::try_from(patience).ok();
+        let timeout_of_ask = Some(pbjson_types::Duration::from(patience));
         let ask = Ask {
             id: id.clone(),
             timeout: timeout_of_ask,

@@ -109,7 +109,7 @@ mod tests {
         ]
         .into();
         let mut asks = Asks::default();
-        let mut ids = |asks: &mut Asks, now| -> Vec<String> {
+        let ids = |asks: &mut Asks, now| -> Vec<String> {
             asks.due("i", &stored, now).into_iter().map(|a| a.id).collect()
         };
         assert_eq!(ids(&mut asks, now), ["a", "c"]);

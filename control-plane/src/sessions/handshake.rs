@@ -192,8 +192,8 @@ pub(super) fn welcome(sessions: &Sessions) -> Result<Welcome, Refusal> {
         };
         let addresses = snapshot.replicas.values().map(|r| r.agent_address.clone());
         Ok(Welcome {
-            heartbeat_interval: pbjson_types::Duration::try_from(settings.heartbeat).ok(),
-            lease: pbjson_types::Duration::try_from(settings.lease).ok(),
+            heartbeat_interval: Some(settings.heartbeat.into()),
+            lease: Some(settings.lease.into()),
             store_id: store_id.id.clone(),
             replica: settings.replica.clone(),
             addresses: addresses.filter(|a| !a.is_empty()).collect(),

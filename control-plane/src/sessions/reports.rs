@@ -45,6 +45,8 @@ struct Entry {
     written: Option<Written>,
     saved: u32,
     earned: Instant,
+    /// When the last write was begun.
+    wrote_at: Instant,
     not_before: Instant,
 }
 
@@ -63,6 +65,7 @@ impl Reports {
             written: None,
             saved: SAVED,
             earned: now,
+            wrote_at: now,
             not_before: now,
         });
         if entry
@@ -90,6 +93,7 @@ impl Reports {
                 if !is_urgent(&report) {
                     entry.saved = entry.saved.saturating_sub(1);
                 }
+                entry.wrote_at = now;
                 entry.writing = Some(report.clone());
                 due.push((id.clone(), report));
             }
@@ -182,10 +186,11 @@ impl Entry {
         if self.writing.is_some() {
             return None;
         }
-        let at = if is_urgent(report) || (self.saved > 0 && self.changes(report)) {
-            now
-        } else {
-            self.earned + INTERVAL
+        let at = match (is_urgent(report), self.changes(report)) {
+            (true, _) => now,
+            (false, true) if self.saved > 0 => now,
+            (false, true) => self.earned + INTERVAL,
+            (false, false) => self.wrote_at + INTERVAL,
         };
         Some(at.max(self.not_before))
     }

@@ -6,12 +6,11 @@ use std::{collections::VecDeque, future::pending, time::Duration};
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use gantry_proto::{
     agent::v1::{
-        AskAnswer, AssignmentAck, Goodbye, HeartbeatAck, OpenSessionRequest, OpenSessionResponse, Reconnect,
-        StatusAck, TaskStatus, TaskStatusAck, ask_answer::Answer, open_session_request::Message as Request,
+        AskAnswer, AssignmentAck, HeartbeatAck, OpenSessionRequest, OpenSessionResponse, Reconnect,
+        StatusAck, TaskStatus, open_session_request::Message as Request,
         open_session_response::Message as Response, task_ack,
     },
     error::{Reason, Refusal},
-    v1::{Problem, problem::Domain},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
@@ -24,8 +23,9 @@ use tracing::Instrument;
 use super::{
     Sessions,
     asks::Asks,
-    desired,
-    handshake::{self, Accepted, store_refusal},
+    desired, goodbye,
+    handshake::{self, Accepted},
+    outcome::{settle, status_ack, too_large},
     push::{self, Pusher},
     reports::{Outcome, Report, Reports},
     status::{refused_status, stored_status, task_id, task_of},
@@ -36,7 +36,7 @@ use crate::{
     store::{
         StoreError,
         codec::FORMAT,
-        sessions::{MAX_STATUSES, SessionWrite, StatusOutcome, StatusWrite, Stopped},
+        sessions::{MAX_STATUSES, StatusWrite},
     },
 };
 
@@ -44,9 +44,6 @@ use crate::{
 const ACK_PATIENCE: Duration = Duration::from_secs(30);
 /// Messages that may wait for an agent that does not read.
 const BACKLOG: usize = 4096;
-/// Tries to store a goodbye.
-const GOODBYES: u32 = 4;
-
 type Out = mpsc::Sender<Result<OpenSessionResponse, Status>>;
 
 /// Serves one stream to its end.
@@ -183,9 +180,9 @@ impl Session {
                     self.moved_at = Instant::now();
                 }
                 message = input.next() => match message {
-                    Some(Ok(OpenSessionRequest { message: Some(Request::Goodbye(goodbye)) })) => {
+                    Some(Ok(OpenSessionRequest { message: Some(Request::Goodbye(named)) })) => {
                         let Self { sessions, accepted, .. } = self;
-                        return say_goodbye(&sessions, &accepted, goodbye).await;
+                        return goodbye::say(&sessions, &accepted, named).await;
                     }
                     Some(Ok(message)) => self.take(message)?,
                     Some(Err(_)) | None => return Ok(()),
@@ -508,118 +505,6 @@ impl Session {
     }
 }
 
-/// The agent leaves: its tasks have stopped, and their last commits are stored.
-async fn say_goodbye(sessions: &Sessions, accepted: &Accepted, goodbye: Goodbye) -> Result<(), Refusal> {
-    // From here on nothing is answered; if what follows fails, silence ends the session.
-    sessions.registry().detach(&accepted.agent, accepted.serial);
-    let stopped: Vec<Stopped> = goodbye
-        .tasks
-        .iter()
-        .filter_map(|t| {
-            Some(Stopped {
-                task: task_of(t.task.as_ref())?,
-                fence: t.fence,
-            })
-        })
-        .collect();
-    tracing::info!(tasks = stopped.len(), "goodbye");
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match leave(sessions, accepted, &stopped).await {
-            Ok(()) => return Ok(()),
-            Err(error) if tries < GOODBYES => tracing::debug!(%error, "the goodbye is tried again"),
-            Err(error) => return Err(store_refusal(&error)),
-        }
-        sleep(Duration::from_millis(250)).await;
-    }
-}
-
-async fn leave(sessions: &Sessions, accepted: &Accepted, stopped: &[Stopped]) -> Result<(), StoreError> {
-    let (agent, serial, store) = (&*accepted.agent, accepted.serial, sessions.store());
-    let statuses = sessions.mirror().read(|s| {
-        stopped
-            .iter()
-            .filter_map(|t| Some((t.task.clone(), s.statuses.get(&t.task)?.clone())))
-            .collect()
-    });
-    let now = timestamp(sessions.clock().wall());
-    let outcomes = store
-        .write_stopped(agent, &accepted.instance_uid, now, &statuses, stopped)
-        .await;
-    for outcome in outcomes {
-        if let StatusOutcome::Retry(error) = outcome {
-            return Err(error);
-        }
-    }
-    let Some((keys, instance)) = sessions
-        .registry()
-        .with(agent, serial, |a| (a.keys, a.instance.clone()))
-    else {
-        return Ok(());
-    };
-    match store.remove_session(agent, keys, &instance).await? {
-        SessionWrite::Written(_) | SessionWrite::Conflict(_) => {
-            sessions.registry().forget(agent, serial, stopping);
-            Ok(())
-        }
-    }
-}
-
-/// What is to be made of the outcome of a write.
-async fn settle(sessions: &Sessions, outcome: StatusOutcome) -> Outcome {
-    match outcome {
-        StatusOutcome::Stored(revision) => Outcome::Stored(revision),
-        StatusOutcome::Fenced => Outcome::Fenced,
-        StatusOutcome::Conflict(present) => {
-            // The next try compares what the mirror has; if another replica wrote it, this session is closed first.
-            let revision = present.map_or(0, |p| p.mod_revision);
-            let _ = sessions
-                .mirror()
-                .wait_revision(revision, Instant::now() + Duration::from_secs(2))
-                .await;
-            Outcome::Later
-        }
-        StatusOutcome::Retry(error) => {
-            tracing::debug!(%error, "a status could not be written");
-            Outcome::Later
-        }
-    }
-}
-
-/// The ack of a report; None: nobody waits for one, or it is written later.
-fn status_ack(id: &TaskId, report: &Report, outcome: Outcome) -> Option<TaskStatusAck> {
-    let sequence = report.sequence?;
-    let ack = TaskStatusAck {
-        task: Some(push::task_ref(id)),
-        fence: report.status.fence,
-        sequence,
-        ..Default::default()
-    };
-    match outcome {
-        Outcome::Stored(_) => Some(TaskStatusAck { stored: true, ..ack }),
-        Outcome::Fenced => Some(TaskStatusAck { fenced: true, ..ack }),
-        Outcome::Later => None,
-    }
-}
-
-fn too_large(id: &str, error: &StoreError) -> stored::AnswerRecord {
-    let problem = Problem {
-        domain: Domain::Task.into(),
-        reason: "ANSWER_TOO_LARGE".to_owned(),
-        message: error.to_string(),
-        ..Problem::default()
-    };
-    let answer = AskAnswer {
-        id: id.to_owned(),
-        answer: Some(Answer::Problem(problem)),
-    };
-    stored::AnswerRecord {
-        format: FORMAT,
-        answer: Some(answer),
-    }
-}
-
 /// How old the session may get: spread by a quarter, so that agents that came together do not leave together.
 fn max_age(sessions: &Sessions, serial: u64) -> Option<Duration> {
     let age = sessions.settings().max_age;
@@ -633,7 +518,7 @@ fn response(message: Response) -> OpenSessionResponse {
     }
 }
 
-fn stopping() -> Refusal {
+pub(super) fn stopping() -> Refusal {
     Refusal::new(Reason::ShuttingDown, "the replica stops; dial another one")
 }
 

@@ -74,6 +74,23 @@ async fn a_replica_that_is_cut_off_stops_answering_and_its_agents_go_elsewhere()
 }
 
 #[tokio::test(start_paused = true)]
+async fn open_sessions_are_taken_to_a_new_lease() {
+    let world = World::new(2).await;
+    let a = world.agent("a", 0);
+    let uid = world.create("orders", 2).await;
+    world.tasks_are(&uid, 2, State::Running).await;
+    let fence = world.fence(&task(&uid, 0)).await;
+    world.revoke(0).await;
+    assert!(world.session("a").await.is_none());
+    pass(4).await;
+    assert_eq!(world.session("a").await.unwrap().replica, "replica-0");
+    pass(20).await;
+    assert_eq!(a.seen.lock().sessions, 1);
+    assert_eq!(a.seen.lock().starts.len(), 2);
+    assert_eq!(world.fence(&task(&uid, 0)).await, fence);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_is_never_given_on_a_lease_that_may_have_ended() {
     let world = World::new(1).await;
     let a = world.agent("a", 0);

@@ -73,12 +73,11 @@ impl Error {
 
     pub(crate) fn from_status(endpoint: &str, status: Status) -> Self {
         let info = status.get_details_error_info();
-        // Without ErrorInfo the control plane did not speak: these codes come from the transport.
-        if info.is_none() && matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) {
-            return Self::Unreachable {
-                endpoint: endpoint.to_owned(),
-                why: transport_cause(&status),
-            };
+        // Without ErrorInfo the control plane did not speak: the transport, or something that is no control plane.
+        let transport = std::error::Error::source(&status).is_some()
+            || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+        if info.is_none() && transport {
+            return Self::Unreachable { endpoint: endpoint.to_owned(), why: transport_cause(&status) };
         }
         let (reason, metadata) = info.map(|i| (i.reason, i.metadata)).unwrap_or_default();
         let violations = status

@@ -40,7 +40,7 @@ impl Actor {
                 to: self.events_in.clone(),
             },
             limits: self.shared.limits.clone(),
-            inline: self.shared.hooks.inline_connectors,
+            place: self.shared.place.clone(),
             secrets: self.shared.secrets.clone(),
             env: self.shared.env.clone(),
             jitter: self.shared.jitter.clone(),

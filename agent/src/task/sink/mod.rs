@@ -22,7 +22,6 @@ use super::{
     hooked::Hooked,
     hung,
     prepare::{Prepared, until_told},
-    thread,
 };
 use crate::problem::{Cause, Failure};
 
@@ -90,7 +89,7 @@ fn spawn(
         reports: reports_in,
         lease: ctx.lease.clone(),
     };
-    let gone = thread::spawn(ctx.thread_name(), ctx.inline, hook.run(context))?;
+    let gone = ctx.place.spawn(ctx.thread_name(), hook.run(context))?;
     Ok(Hooked {
         orders,
         reports,

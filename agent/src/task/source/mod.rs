@@ -22,7 +22,6 @@ use super::{
     hooked::Hooked,
     hung,
     prepare::{Prepared, route, until_told},
-    thread,
 };
 use crate::{
     problem::{Cause, Failure},
@@ -113,7 +112,7 @@ fn start(
         lease: ctx.lease.clone(),
         jitter: ctx.jitter.clone(),
     };
-    let gone = thread::spawn(ctx.thread_name(), ctx.inline, hook.run(context))?;
+    let gone = ctx.place.spawn(ctx.thread_name(), hook.run(context))?;
     Ok(Hooked {
         orders,
         reports,

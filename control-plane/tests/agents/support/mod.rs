@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod cut;
 pub(crate) mod plugin;
+mod process;
 pub(crate) mod world;
 
 pub(crate) use agent::Agent;

@@ -11,6 +11,7 @@ use gantry_control_plane::{
     sessions::service::AgentService,
     store::{
         Key, Store,
+        codec::Stored,
         connectors::{ConnectorOutcome, ConnectorWrite},
     },
 };
@@ -96,6 +97,19 @@ impl World {
 
     pub(crate) fn replica(&self, number: usize) -> &ControlPlane {
         self.replicas[number].as_ref().unwrap()
+    }
+
+    /// etcd forgets a replica's lease, and all that hangs on it.
+    pub(crate) async fn revoke(&self, number: usize) {
+        let lease = self.replica(number).lease().id().unwrap();
+        self.etcd
+            .client()
+            .await
+            .unwrap()
+            .lease_client()
+            .revoke(lease)
+            .await
+            .unwrap();
     }
 
     /// Number of the replica that leads.
@@ -202,10 +216,7 @@ impl World {
         self.store.read_connector(name).await.unwrap().0.is_some()
     }
 
-    pub(crate) async fn get<T: gantry_control_plane::store::codec::Stored>(&self, key: Key) -> Option<T>
-    where
-        T: Clone,
-    {
+    pub(crate) async fn get<T: Stored + Clone>(&self, key: Key) -> Option<T> {
         self.store
             .get::<T>(&key)
             .await

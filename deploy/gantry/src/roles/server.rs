@@ -24,7 +24,7 @@ pub(crate) async fn server(global: &Global, server: Server) -> Result<(), Failur
     let agents = secured(&server.security, server.security.agent_tokens.as_deref())?;
     for (config, address) in [(&users, server.listen), (&agents, server.agent_listen)] {
         config.check(address, server.security.insecure).map_err(|e| {
-            Failure::usage(chain(&e)).fix(
+            Failure::usage(chain(&e)).at(address.to_string()).fix(
                 "give --tls-cert, --tls-key and --tokens / --agent-tokens or --tls-client-ca, or --insecure",
             )
         })?;
