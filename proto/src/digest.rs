@@ -23,7 +23,10 @@ pub fn of_assignments<'a>(tasks: impl IntoIterator<Item = &'a TaskAssignment>) -
 pub fn of_inventory<'a>(tasks: impl IntoIterator<Item = &'a RunningTask>) -> Vec<u8> {
     let mut hash = Sha256::new();
     for t in tasks {
-        hash.update(format!("{}/{} {} {}\n", t.connector_uid, t.task, t.fence, t.spec_hash));
+        hash.update(format!(
+            "{}/{} {} {}\n",
+            t.connector_uid, t.task, t.fence, t.spec_hash
+        ));
     }
     hash.finalize().to_vec()
 }
@@ -37,17 +40,34 @@ mod tests {
 
     #[test]
     fn the_order_of_map_entries_does_not_matter() {
-        let fields = (0..50).map(|i| (format!("k{i}"), pbjson_types::Value { kind: Some(Kind::NumberValue(1.0)) }));
+        let fields = (0..50).map(|i| {
+            (
+                format!("k{i}"),
+                pbjson_types::Value {
+                    kind: Some(Kind::NumberValue(1.0)),
+                },
+            )
+        });
         let task = |config: Struct| TaskAssignment {
             connector_uid: "a".into(),
             spec_hash: "h".into(),
-            spec: Some(TaskSpec { config: Some(config), ..TaskSpec::default() }),
+            spec: Some(TaskSpec {
+                config: Some(config),
+                ..TaskSpec::default()
+            }),
             ..TaskAssignment::default()
         };
-        let forward = task(Struct { fields: fields.clone().collect() });
-        let backward = task(Struct { fields: fields.rev().collect() });
+        let forward = task(Struct {
+            fields: fields.clone().collect(),
+        });
+        let backward = task(Struct {
+            fields: fields.rev().collect(),
+        });
         assert_eq!(of_assignments([&forward]), of_assignments([&backward]));
-        let other = TaskAssignment { fence: 1, ..forward.clone() };
+        let other = TaskAssignment {
+            fence: 1,
+            ..forward.clone()
+        };
         assert_ne!(of_assignments([&forward]), of_assignments([&other]));
     }
 }

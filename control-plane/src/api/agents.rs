@@ -98,7 +98,13 @@ impl AgentService for Agents {
     async fn watch_agents(&self, request: Request<WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
         let token = request.into_inner().resume_token;
         Ok(Response::new(
-            watch::open(&self.0.views, WatchedAgents, &token, flows::current(&self.0).await?.revision).await?,
+            watch::open(
+                &self.0.views,
+                WatchedAgents,
+                &token,
+                flows::current(&self.0).await?.revision,
+            )
+            .await?,
         ))
     }
 }

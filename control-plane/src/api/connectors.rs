@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::{Shared, answers, principal::Principal};
 use crate::{
     domain::{
-        hash::Hasher,
         Snapshot, Uid, Versioned,
         catalog::Catalog,
+        hash::Hasher,
         lifecycle::{self, Action, Decision, Row},
         mask, status, stored, validate,
     },
@@ -68,7 +68,12 @@ impl Verb {
 
 /// A snapshot that has everything which was acknowledged before this call, by whichever replica.
 pub(super) async fn current(shared: &Shared) -> Result<Arc<Snapshot>, Refusal> {
-    let (_, revision) = shared.handles.store.get_raw(&Key::StoreId).await.map_err(answers::store)?;
+    let (_, revision) = shared
+        .handles
+        .store
+        .get_raw(&Key::StoreId)
+        .await
+        .map_err(answers::store)?;
     seen(shared, revision).await?;
     Ok(shared.handles.mirror.snapshot())
 }

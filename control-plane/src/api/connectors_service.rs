@@ -267,7 +267,13 @@ impl ConnectorService for Connectors {
             view: request.view(),
         };
         Ok(Response::new(
-            watch::open(&self.0.views, watched, &request.resume_token, flows::current(&self.0).await?.revision).await?,
+            watch::open(
+                &self.0.views,
+                watched,
+                &request.resume_token,
+                flows::current(&self.0).await?.revision,
+            )
+            .await?,
         ))
     }
 
@@ -281,7 +287,13 @@ impl ConnectorService for Connectors {
         };
         let watched = WatchedTasks { connector };
         Ok(Response::new(
-            watch::open(&self.0.views, watched, &request.resume_token, flows::current(&self.0).await?.revision).await?,
+            watch::open(
+                &self.0.views,
+                watched,
+                &request.resume_token,
+                flows::current(&self.0).await?.revision,
+            )
+            .await?,
         ))
     }
 }

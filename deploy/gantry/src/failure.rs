@@ -89,7 +89,10 @@ impl From<Error> for Failure {
                 };
                 let mut failure = Self::new(exit, message);
                 let one = violations.len() == 1;
-                let advice = violations.first().and_then(|v| v.description.rsplit_once("; ")).map(|(_, fix)| fix.to_owned());
+                let advice = violations
+                    .first()
+                    .and_then(|v| v.description.rsplit_once("; "))
+                    .map(|(_, fix)| fix.to_owned());
                 for v in violations {
                     failure = failure.at(format!("{}: {}", v.field, v.description));
                 }
@@ -98,14 +101,21 @@ impl From<Error> for Failure {
                 }
                 if failure.places.is_empty() {
                     let subject = metadata.get("name").cloned();
-                    failure = failure.at(subject.unwrap_or_else(|| format!("the control plane, with {code:?}")));
+                    failure =
+                        failure.at(subject.unwrap_or_else(|| format!("the control plane, with {code:?}")));
                 }
                 let fix = match code {
-                    Code::InvalidArgument if one => advice.unwrap_or_else(|| "change what is named above".into()),
+                    Code::InvalidArgument if one => {
+                        advice.unwrap_or_else(|| "change what is named above".into())
+                    }
                     Code::InvalidArgument => "change each field that is named above".into(),
-                    Code::AlreadyExists => "choose another name, or look at it: gantry connectors describe NAME".into(),
+                    Code::AlreadyExists => {
+                        "choose another name, or look at it: gantry connectors describe NAME".into()
+                    }
                     Code::Aborted => "get it anew, make the change again, and write it again".into(),
-                    Code::NotFound => "look at what exists: gantry connectors list, plugins list, agents list".into(),
+                    Code::NotFound => {
+                        "look at what exists: gantry connectors list, plugins list, agents list".into()
+                    }
                     Code::Unavailable => "try again in a moment".into(),
                     Code::Unauthenticated => "give a token with --token-file".into(),
                     Code::ResourceExhausted => "make room, or wait until there is some".into(),

@@ -77,7 +77,10 @@ impl Error {
         let transport = std::error::Error::source(&status).is_some()
             || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
         if info.is_none() && transport {
-            return Self::Unreachable { endpoint: endpoint.to_owned(), why: transport_cause(&status) };
+            return Self::Unreachable {
+                endpoint: endpoint.to_owned(),
+                why: transport_cause(&status),
+            };
         }
         let (reason, metadata) = info.map(|i| (i.reason, i.metadata)).unwrap_or_default();
         let violations = status

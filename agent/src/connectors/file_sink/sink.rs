@@ -29,6 +29,8 @@ struct Task {
     outputs: Vec<Output>,
     /// What the last flush returned, by output.
     told: Vec<Option<Mark>>,
+    /// By output: where the record came from whose line has no newline yet.
+    unended: Vec<Option<Box<str>>>,
     /// A sync has failed: nothing can be said any more of what is durable.
     broken: bool,
 }
@@ -78,6 +80,7 @@ impl Task {
         template::check(&settings.path, Some(context.total_partitions))?;
         let mut paths = BTreeMap::new();
         let mut outputs = Vec::with_capacity(context.partitions.len());
+        let mut unended = Vec::with_capacity(context.partitions.len());
         for partition in &context.partitions {
             let path = template::render(&settings.path, partition)?;
             if let Some(other) = paths.insert(path.clone(), partition) {
@@ -87,7 +90,9 @@ impl Task {
             create_dirs(disk, &settings.path, &path)?;
             let shown = path.to_string_lossy();
             let state = partition.state.as_deref().map(State::decode).transpose()?;
-            let committed = state.filter(|s| s.file == shown).map(|s| s.mark());
+            let state = state.filter(|s| s.file == shown);
+            unended.push(state.as_ref().and_then(|s| s.unended.clone()));
+            let committed = state.map(|s| s.mark());
             outputs.push(Output::open(disk, path, committed, &settings)?);
         }
         let told = vec![None; outputs.len()];
@@ -95,6 +100,7 @@ impl Task {
             settings,
             outputs,
             told,
+            unended,
             broken: false,
         })
     }
@@ -120,8 +126,10 @@ impl Task {
             output.finish_undo(disk, &self.settings)?;
         }
         let before: Vec<_> = self.outputs.iter().map(Output::mark).collect();
+        let unended = self.unended.clone();
         let written = self.take(disk, batch);
         if written.is_err() {
+            self.unended = unended;
             for (output, mark) in self.outputs.iter_mut().zip(before) {
                 output.undo(disk, mark, &self.settings);
             }
@@ -136,7 +144,19 @@ impl Task {
             let output =
                 output.ok_or_else(|| ConnectorError::task("a record of a queue that was not assigned"))?;
             match line(record, self.settings.null_as) {
-                Ok(Some(line)) => output.push(disk, line.bytes, line.end, &self.settings)?,
+                Ok(Some(line)) => {
+                    let unended = &mut self.unended[record.partition as usize];
+                    // What came from elsewhere does not continue the unfinished line.
+                    if unended
+                        .as_deref()
+                        .is_some_and(|origin| eol::origin(&record.headers) != Some(origin))
+                    {
+                        output.push(disk, b"", b"\n", &self.settings)?;
+                    }
+                    output.push(disk, line.bytes, line.end, &self.settings)?;
+                    let origin = || eol::origin(&record.headers).unwrap_or_default().into();
+                    *unended = line.end.is_empty().then(origin);
+                }
                 Ok(None) => {}
                 Err(e) => report.rejected.push((i, e)),
             }
@@ -161,11 +181,12 @@ impl Task {
         }
         self.outputs.iter_mut().for_each(Output::names_synced);
         let mut flushed = Flushed::default();
-        for ((i, output), told) in (0..).zip(&self.outputs).zip(&mut self.told) {
+        for (((i, output), told), unended) in (0..).zip(&self.outputs).zip(&mut self.told).zip(&self.unended)
+        {
             if *told != Some(output.mark()) {
                 flushed.states.push((
                     i,
-                    State::new(&output.path().to_string_lossy(), output.mark()).encode()?,
+                    State::new(&output.path().to_string_lossy(), output.mark(), unended.clone()).encode()?,
                 ));
                 *told = Some(output.mark());
             }

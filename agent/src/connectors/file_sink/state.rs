@@ -21,15 +21,19 @@ pub(super) struct State {
     pub(super) file: String,
     length: u64,
     sequence: u32,
+    /// The last line has no newline yet: where its record came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unended: Option<Box<str>>,
 }
 
 impl State {
-    pub(super) fn new(file: &str, mark: Mark) -> Self {
+    pub(super) fn new(file: &str, mark: Mark, unended: Option<Box<str>>) -> Self {
         Self {
             v: 1,
             file: file.to_owned(),
             length: mark.length,
             sequence: mark.sequence,
+            unended,
         }
     }
 
@@ -71,6 +75,7 @@ mod tests {
                 sequence: 2,
                 length: 17,
             },
+            None,
         );
         let bytes = state.encode().unwrap();
         assert_eq!(bytes, r#"{"v":1,"file":"/out/a.log","length":17,"sequence":2}"#);

@@ -80,6 +80,32 @@ async fn lines_end_as_they_did_where_they_came_from() {
 }
 
 #[tokio::test]
+async fn an_unfinished_line_is_continued_only_from_where_it_came() {
+    let part = |text: &'static str, id: &str, unended: bool| {
+        let mut record = record(0, text);
+        record.headers.push("gantry-id", id);
+        if unended {
+            record.headers.push(eol::HEADER, eol::NONE);
+        }
+        record
+    };
+    let mut rig = Rig::new(json!({}));
+    rig.open().await;
+    rig.sink
+        .write(vec![part("be", "u-a-2", true), part("gun", "u-a-6", false)])
+        .await
+        .unwrap();
+    rig.sink.write(vec![part("cut", "u-a-9", true)]).await.unwrap();
+    rig.commit().await;
+    rig.open().await;
+    rig.sink
+        .write(vec![part("other", "u-b-5", false), part("end", "u-b-9", true)])
+        .await
+        .unwrap();
+    assert_eq!(rig.read("out.log"), "begun\ncut\nother\nend");
+}
+
+#[tokio::test]
 async fn what_was_there_is_kept_overwritten_or_refused() {
     for (choice, wanted) in [("append", "old\nnew\n"), ("overwrite", "new\n")] {
         let mut rig = Rig::new(json!({"on_existing": choice}));

@@ -59,6 +59,11 @@ fn given(from: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             Exit::Refused,
             "there is nothing to move: all input files are empty",
         )
+        .at(files
+            .iter()
+            .map(|(_, p)| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "))
         .fix("give other files with --from"));
     }
     Ok(ordered(files))

@@ -1,0 +1,196 @@
+//! What happens to tasks when the link is gone, and when they do not end.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_session_restarts_nothing() {
+    let h = House::new();
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    for n in 2..6 {
+        h.control.say(Out::Reconnect(Reconnect {
+            reason: "test".into(),
+        }));
+        eventually("another session", || h.control.seen.lock().inventories.len() == n).await;
+        h.world.fill(100);
+        eventually("it goes on", || h.committed() == (n as u64 - 1) * 100).await;
+    }
+    {
+        let seen = h.control.seen.lock();
+        let inventory = seen.inventories.last().unwrap();
+        assert_eq!(
+            (
+                inventory.len(),
+                inventory[0].fence,
+                inventory[0].spec_hash.as_str()
+            ),
+            (1, 1, "h")
+        );
+        assert_eq!(
+            seen.hellos.iter().map(|x| x.dial_counter).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5]
+        );
+        assert!(seen.hellos[4].store_id == "store-1" && seen.hellos[4].revision > 100);
+    }
+    assert_eq!(h.world.opened.load(Ordering::SeqCst), 1);
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_off_it_ends_its_tasks_at_two_thirds_of_the_lease_and_starts_none() {
+    let h = House::new();
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    h.control.answers.store(false, Ordering::SeqCst);
+    h.control.accepts.store(false, Ordering::SeqCst);
+    let cut = tokio::time::Instant::now();
+    eventually("it was closed", || h.world.closed.load(Ordering::SeqCst) == 1).await;
+    // The last answered heartbeat may have been sent up to one interval before.
+    assert!(
+        (Duration::from_secs(3)..Duration::from_millis(6_300)).contains(&cut.elapsed()),
+        "{:?}",
+        cut.elapsed()
+    );
+    assert!(h.control.dials.load(Ordering::SeqCst) >= 3);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(h.world.opened.load(Ordering::SeqCst), 1);
+    assert!(h.aborts.lock().is_empty());
+
+    // Back again, but without the full set: nothing starts.
+    h.control.assigns.store(false, Ordering::SeqCst);
+    h.control.answers.store(true, Ordering::SeqCst);
+    h.control.accepts.store(true, Ordering::SeqCst);
+    let sessions = h.control.seen.lock().hellos.len();
+    eventually("another session", || {
+        h.control.seen.lock().hellos.len() > sessions
+    })
+    .await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(h.world.opened.load(Ordering::SeqCst), 1);
+    h.control.want(h.source(1, Want::Run));
+    eventually("it runs again", || h.world.opened.load(Ordering::SeqCst) == 2).await;
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_outlives_the_lease_takes_the_process_with_it() {
+    let h = House::new();
+    h.world.fault("close", [Fault::Waits]);
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    h.control.answers.store(false, Ordering::SeqCst);
+    eventually("it aborts", || !h.aborts.lock().is_empty()).await;
+    assert!(h.aborts.lock()[0].contains("u-in/0"), "{:?}", h.aborts.lock());
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_hangs_takes_the_process_with_it_after_its_timeout() {
+    let h = House::new();
+    h.world.fault("close", [Fault::Waits]);
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    h.control.want(h.source(2, Want::Stop));
+    sleep(Duration::from_secs(25)).await;
+    assert!(h.aborts.lock().is_empty() && h.in_state(0, State::Stopping));
+    eventually("it aborts", || !h.aborts.lock().is_empty()).await;
+    assert!(
+        h.aborts.lock()[0].contains("stop_timeout"),
+        "{:?}",
+        h.aborts.lock()
+    );
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_eight_threads_that_hang_the_process_ends() {
+    let h = House::new();
+    h.world.fault("open", vec![Fault::Fails(Domain::Task); 8]);
+    h.world.fault("close", vec![Fault::Waits; 8]);
+    let agent = h.start().await;
+    for n in 0..8 {
+        let mut task = h.source(1, Want::Run);
+        task.task = n;
+        h.control.want(task);
+    }
+    eventually("it aborts", || !h.aborts.lock().is_empty()).await;
+    let hung = h.control.status(3).unwrap();
+    assert_eq!(hung.state(), State::Pending);
+    agent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freeze_longer_than_the_lease_ends_the_tasks_and_they_start_anew() {
+    let h = House::new();
+    h.world.fill(100);
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    eventually("all is committed", || h.committed() == 100).await;
+    tokio::time::advance(Duration::from_secs(100)).await;
+    eventually("it was closed", || h.world.closed.load(Ordering::SeqCst) == 1).await;
+    assert!(h.aborts.lock().is_empty());
+    // Its replica never went away: the next full set lets it start.
+    h.control.want(h.source(1, Want::Run));
+    eventually("it runs again", || h.world.opened.load(Ordering::SeqCst) == 2).await;
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_store_ends_everything_without_a_commit() {
+    let h = House::new();
+    h.world.fill(10);
+    let agent = h.start().await;
+    let mut task = h.source(5, Want::Run);
+    h.store.set_fence(50);
+    task.fence = 50;
+    h.control.want(task);
+    eventually("all is committed", || h.committed() == 10).await;
+    *h.control.store_id.lock() = "store-2".into();
+    h.store.set_fence(3);
+    h.store.put(
+        &Fields::new().with("name", "fake"),
+        Fields::new().with("record", 4u64),
+    );
+    {
+        let mut tasks = h.control.tasks.lock();
+        tasks.revision = 7;
+        let mut task = h.source(3, Want::Run);
+        task.fence = 3;
+        tasks.wanted.insert(("u-in".into(), 0), task);
+    }
+    h.control.say(Out::Reconnect(Reconnect {
+        reason: "restored".into(),
+    }));
+    eventually("it started over", || h.world.opened.load(Ordering::SeqCst) == 2).await;
+    eventually("all is committed", || h.committed() == 10).await;
+    assert_eq!(h.bus.messages("t", 0).len() + h.bus.messages("t", 1).len(), 16);
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_without_a_control_plane_ends_once_the_lease_is_over() {
+    let h = House::new();
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    h.store.unavailable(true);
+    h.world.fill(10);
+    eventually("it is sent", || !h.bus.messages("t", 0).is_empty()).await;
+    h.control.answers.store(false, Ordering::SeqCst);
+    h.control.accepts.store(false, Ordering::SeqCst);
+    h.bus.append(
+        "t",
+        0,
+        OutMessage {
+            body: "x".into(),
+            ..Default::default()
+        },
+    );
+    h.stop(agent).await;
+    assert_eq!(h.committed(), 0);
+    assert!(h.aborts.lock().is_empty());
+}
