@@ -120,7 +120,10 @@ impl ControlPlane {
         let ids = Ids::new(&config);
         let store = Store::with_settings(client, &config.cluster, config.store);
         let mirror = Mirror::spawn(store.clone(), stops.rest.clone());
-        let lease = Lease::spawn(store.clone(), config.lease, stops.lease.clone());
+        // Counts suspension: a replica that was asleep must not take its lease for fresh.
+        let clock = config.clock.clone();
+        let boot_clock = Arc::new(move || clock.now());
+        let lease = Lease::spawn_on(boot_clock, store.clone(), config.lease, stops.lease.clone());
         let quota = QuotaWatch::spawn(store.clone(), config.quota, stops.rest.clone());
         let committer = Committer::spawn(
             store.clone(),

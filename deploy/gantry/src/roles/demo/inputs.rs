@@ -77,9 +77,7 @@ fn defaults() -> Result<Vec<PathBuf>, Failure> {
     for directory in DIRECTORIES {
         files.extend(text_files(Path::new(directory)));
     }
-    files.retain(|(length, path)| {
-        (MIN_DEFAULT..=MAX_DEFAULT).contains(length) && std::fs::File::open(path).is_ok()
-    });
+    files.retain(|(length, path)| (MIN_DEFAULT..=MAX_DEFAULT).contains(length) && is_text(path));
     let mut files = ordered(files);
     files.truncate(4);
     if files.len() < 4 {
