@@ -148,10 +148,21 @@ fn askable(c: &Connector<'_>, world: &World<'_>) -> Result<Vec<String>, Problem>
         })
     };
     let offers = c.offers.with(&c.version);
+    let selector = c
+        .definition
+        .agent_selector
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",");
     if offers.is_empty() && c.offers.any_labels > 0 && !c.definition.agent_selector.is_empty() {
         return none(
             code::SELECTOR,
-            format!("no agent with {} has the labels of agent_selector", what()),
+            format!(
+                "no agent with {} has the labels {} of agent_selector",
+                what(),
+                selector
+            ),
             "change agent_selector, or the labels of an agent",
         );
     }

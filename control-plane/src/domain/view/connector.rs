@@ -61,6 +61,8 @@ pub fn connector_view(snapshot: &Snapshot, reasons: &Reasons, name: &str) -> Opt
     }
     view.error = match state {
         State::Failed if planned == Planned::Never => view.plan_error.clone(),
+        // What an agent said of the split tells more than that it has to be made again.
+        State::Pending if planned == Planned::NotYet && view.plan_error.is_some() => view.plan_error.clone(),
         State::Failed | State::Degraded | State::Unknown | State::Pending => {
             first_cause(snapshot, reasons, name, &uid)
         }

@@ -53,7 +53,12 @@ pub(super) async fn followed(
                         Exit::Refused,
                         format!("{} has failed: {}", short(&c.name), cause.message),
                     )
-                    .fix(cause.fix));
+                    .at(c.name.clone())
+                    .fix(if cause.fix.is_empty() {
+                        "look at `gantry connectors describe NAME`".into()
+                    } else {
+                        cause.fix
+                    }));
                 }
                 if !c.reconciling {
                     return Ok(());

@@ -41,7 +41,7 @@ fn plugins_and_parameters() {
         create(work, &cli, "name: a\ntopic: t\n", &["plugin"]).await?;
 
         // Missing, unknown and mistyped, all at once; the nearest names are given.
-        let text = "name: a\nplugin: file-source\ntopic: t\ntasks_max: -1\nlabels: {\"no good\": x}\nconfig:\n  \
+        let text = "name: a\nplugin: file-source\ntopic: t\ntasks_max: -1\nlabels: {kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk: x}\nconfig:\n  \
                     pahts: [/tmp/x]\n  follow: perhaps\n  idle_flush: 5 parsecs\n  start: middle\n  max_line_bytes: [1]\n";
         let places = create(work, &cli, text, &["did you mean paths", "definition.yaml"]).await?;
         for field in [
