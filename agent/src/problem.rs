@@ -73,13 +73,21 @@ impl Failure {
             BusErrorKind::OffsetOutOfRange => (Cause::User, "OFFSET_OUT_OF_RANGE"),
             BusErrorKind::Denied => (Cause::User, "BUS_DENIED"),
         };
-        let failure = Self::new(cause, reason, chain(error));
-        match error.kind() {
-            BusErrorKind::TopicMissing => {
-                failure.fix("create the topic, or set topic_create on the connector")
+        let fix = match error.kind() {
+            BusErrorKind::Unavailable => {
+                "see that RocketMQ runs at that address, or change namesrv; it is tried again by itself"
             }
-            _ => failure,
-        }
+            BusErrorKind::TopicMissing => "create the topic, or set topic_create on the connector",
+            BusErrorKind::QueueMissing => {
+                "see that the topic has its queues again; it is tried again by itself"
+            }
+            BusErrorKind::MessageRejected => {
+                "set error_policy to skip such records or to send them to a dead-letter topic"
+            }
+            BusErrorKind::OffsetOutOfRange => "set on_offset_out_of_range, or reset the offsets",
+            BusErrorKind::Denied => "give the agent credentials that RocketMQ accepts for this topic",
+        };
+        Self::new(cause, reason, chain(error)).fix(fix)
     }
 
     /// Without secrets: nothing else may leave the task.

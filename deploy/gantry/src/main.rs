@@ -43,10 +43,10 @@ fn end(result: Result<(), Failure>) -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     match command {
-        Command::Demo(demo) => roles::demo(&global, demo).await,
-        Command::Dev(dev) => roles::dev(&global, dev).await,
-        Command::Server(server) => roles::server(&global, server).await,
-        Command::Agent(agent) => roles::agent(&global, agent).await,
+        Command::Demo(demo) => Box::pin(roles::demo(&global, demo)).await,
+        Command::Dev(dev) => Box::pin(roles::dev(&global, dev)).await,
+        Command::Server(server) => Box::pin(roles::server(&global, server)).await,
+        Command::Agent(agent) => Box::pin(roles::agent(&global, agent)).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             let mut command = <Cli as clap::CommandFactory>::command();
@@ -54,6 +54,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             render::out(&String::from_utf8_lossy(&script))
         }
         Command::Version => render::out(&format!("gantry {}", env!("CARGO_PKG_VERSION"))),
-        command => client::run(&global, command).await,
+        command => Box::pin(client::run(&global, command)).await,
     }
 }

@@ -22,6 +22,7 @@ pub(crate) fn parse() -> Result<Cli, Failure> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()))
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is where settings are read")]
 fn config_file(arguments: &[OsString]) -> Option<PathBuf> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {

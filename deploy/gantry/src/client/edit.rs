@@ -70,6 +70,10 @@ pub(super) async fn run(s: &Session, name: &str) -> Result<(), Failure> {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the editor is the user's, and named by these variables everywhere"
+)]
 fn editor(path: &Path) -> Result<(), Failure> {
     let editor = std::env::var("VISUAL")
         .or_else(|_| std::env::var("EDITOR"))

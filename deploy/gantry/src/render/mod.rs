@@ -57,7 +57,7 @@ pub(crate) fn out(text: &str) -> Result<(), Failure> {
         }
     });
     match written.and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(e) => Err(Failure::new(
             Exit::Refused,
             format!("cannot write to standard output: {e}"),

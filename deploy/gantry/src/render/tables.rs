@@ -17,10 +17,18 @@ pub(crate) fn short(name: &str) -> &str {
 /// How long ago, in the largest unit.
 pub(crate) fn age(time: Option<&Timestamp>) -> String {
     let Some(time) = time else { return "-".into() };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs().cast_signed());
+    let now = now_seconds();
     span(now - time.seconds)
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "ages are shown against the clock on the wall"
+)]
+fn now_seconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs().cast_signed())
 }
 
 fn span(seconds: i64) -> String {
@@ -35,9 +43,7 @@ fn span(seconds: i64) -> String {
 /// How long until then.
 pub(crate) fn until(time: Option<&Timestamp>) -> String {
     let Some(time) = time else { return "-".into() };
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs().cast_signed());
+    let now = now_seconds();
     if time.seconds <= now {
         "now".into()
     } else {

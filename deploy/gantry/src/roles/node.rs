@@ -133,9 +133,8 @@ impl Node {
                 let _ = agent.await;
             }
             control_stop.cancel();
-            match serving.await {
-                Ok(Err(failure)) => tracing::error!(%failure, "the control plane ended"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(failure)) = serving.await {
+                tracing::error!(%failure, "the control plane ended");
             }
             if let Some(broker) = broker {
                 broker.stop().await;

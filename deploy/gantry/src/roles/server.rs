@@ -56,7 +56,10 @@ pub(crate) async fn server(global: &Global, server: Server) -> Result<(), Failur
     let replica = ControlPlane::start(config, &client);
     tokio::select! {
         () = replica.ready() => {}
-        () = stop.cancelled() => return Ok(replica.shutdown().await),
+        () = stop.cancelled() => {
+            replica.shutdown().await;
+            return Ok(());
+        }
     }
     out(&format!("agents on {scheme}://{agent_address}"))?;
     out(&format!(

@@ -126,7 +126,7 @@ fn exit_codes_of_answers() {
         cli.ok(&stop).await?;
         cli.refused(
             1,
-            &["connectors", "resume", "a", "--request-id", id],
+            &["connectors", "stop", "b", "--request-id", id],
             &["request_id"],
         )
         .await?;
