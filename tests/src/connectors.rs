@@ -63,8 +63,7 @@ pub async fn problem(client: &Client, name: &str, mention: &str, limit: Duration
                 .iter()
                 .chain(&connector.plan_error)
                 .chain(tasks.iter().filter_map(|task| task.problem.as_ref()))
-                // PLAN_FAILED repeats for a moment what a problem of its own says with cause and fix.
-                .find(|problem| problem.reason != "PLAN_FAILED" && problem.message.contains(mention))
+                .find(|problem| problem.message.contains(mention))
                 .cloned();
             found.with_context(|| format!("{}; {tasks:?}", shown(&connector)))
         },

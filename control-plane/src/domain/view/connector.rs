@@ -6,7 +6,7 @@ use gantry_proto::v1::{
 
 use super::task;
 use crate::domain::{
-    Reasons, Snapshot, Uid, Versioned,
+    Reason, Reasons, Snapshot, Uid, Versioned, code,
     lifecycle::{self, Row},
     status::{self, Planned},
     stored,
@@ -56,7 +56,7 @@ pub fn connector_view(snapshot: &Snapshot, reasons: &Reasons, name: &str) -> Opt
     view.set_state(state);
     if !status::ends(stored) {
         let waiting = view.observed_generation < view.generation;
-        let reason = || reasons.connector(name).filter(|_| waiting).map(task::problem);
+        let reason = || own_reason(reasons, name).filter(|_| waiting).map(task::problem);
         view.plan_error = problem.and_then(|p| p.problem.clone()).or_else(reason);
     }
     view.error = match state {
@@ -117,5 +117,44 @@ fn first_cause(snapshot: &Snapshot, reasons: &Reasons, name: &str, uid: &Uid) ->
         .filter(|t| t.problem.is_some())
         .filter_map(|t| rank(t).map(|r| (r, t)));
     let found = worst.min_by_key(|(r, _)| *r).and_then(|(_, t)| t.problem.clone());
-    found.or_else(|| reasons.connector(name).map(task::problem))
+    found.or_else(|| own_reason(reasons, name).map(task::problem))
+}
+
+/// The planner's reason, unless it only repeats a problem that is stored: reasons may be of another revision than the snapshot,
+/// and the stored problem says who has to act and what to do.
+fn own_reason<'a>(reasons: &'a Reasons, name: &str) -> Option<&'a Reason> {
+    reasons.connector(name).filter(|r| r.code != code::PLAN_FAILED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_plan_problem_does_not_stand_for_the_stored_one() {
+        let stored = crate::domain::stored::Connector {
+            uid: "u".into(),
+            generation: 1,
+            ..Default::default()
+        };
+        let mut snapshot = Snapshot::default();
+        let stored = crate::domain::Versioned {
+            mod_revision: 1,
+            create_revision: 1,
+            value: std::sync::Arc::new(stored),
+        };
+        snapshot.connectors.insert("a".into(), stored);
+        let reason = |code| Reason {
+            connector: "a".into(),
+            task: None,
+            code,
+            text: "t".into(),
+        };
+        let shown = |code| {
+            let view = connector_view(&snapshot, &[reason(code)].into_iter().collect(), "a").unwrap();
+            (view.plan_error.is_some(), view.error.is_some())
+        };
+        assert_eq!(shown(code::PLANNING), (true, true));
+        assert_eq!(shown(code::PLAN_FAILED), (false, false));
+    }
 }
