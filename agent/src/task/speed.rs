@@ -1,11 +1,11 @@
-//! How fast the pipelines are without a broker and without connectors: run with
-//! `cargo test --release -p gantry-agent --lib speed -- --ignored --nocapture`.
+//! The pipelines under a load without pauses, without a broker and without connectors. All of it has to be committed; how
+//! fast that was is printed with `--nocapture` and never asserted.
 
 use gantry_bus::OutMessage;
 
 use crate::testing::{eventually, plugins::FakeRecord, rig::Rig};
 
-const RECORDS: usize = 2_000_000;
+const RECORDS: usize = 200_000;
 
 fn report(what: &str, began: tokio::time::Instant) {
     let seconds = began.elapsed().as_secs_f64();
@@ -16,7 +16,6 @@ fn report(what: &str, began: tokio::time::Instant) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; asserts nothing"]
 async fn speed_of_a_source() {
     let mut rig = Rig::new(4);
     rig.inline = false;
@@ -36,7 +35,6 @@ async fn speed_of_a_source() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; asserts nothing"]
 async fn speed_of_a_sink() {
     let mut rig = Rig::new(4).sink(4);
     rig.inline = false;
