@@ -1,6 +1,6 @@
 //! What the bus costs over RocketMQ's own client: batches of 1000 messages of 100 bytes, 4 in flight to 4 queues.
 //!
-//! `cargo run --release -p gantry-bus --features raw-client --example throughput -- NAMESRV [SECONDS]`
+//! `cargo run --release --workspace --example throughput -- NAMESRV [SECONDS]`
 
 #![allow(
     deprecated,

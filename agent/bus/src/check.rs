@@ -7,11 +7,15 @@ const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a message takes in the broker's log besides body, topic and properties: 91 bytes of fields, and a little
 /// that brokers add as properties.
-const STORED_FIXED_BYTES: usize = 107;
+const STORED_FIXED_BYTES: usize = 107 + MAX_UNIQ_KEY_BYTES;
+
+/// What the property UNIQ_KEY takes that the bus adds to each message: name, separators, and 32 characters, or
+/// 56 where the host has an IPv6 address alone.
+pub(crate) const MAX_UNIQ_KEY_BYTES: usize = 66;
 
 /// A batch of this weight ([`OutMessage::weight`]) is within the broker's limit even if its messages are one byte
 /// each and the topic's name is the longest possible.
-pub(crate) const MAX_BATCH_WEIGHT: usize = 1_150_000;
+pub(crate) const MAX_BATCH_WEIGHT: usize = 900_000;
 
 /// Properties are stored with a signed 16-bit length. 1 KiB is left to what client and broker add.
 const MAX_PROPERTY_BYTES: usize = i16::MAX as usize - 1024;

@@ -4,6 +4,7 @@ use std::{collections::HashMap, str::FromStr};
 
 use bytes::Bytes;
 use cheetah_string::CheetahString;
+use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 
 use crate::{BusError, BusErrorKind};
 
@@ -33,6 +34,20 @@ pub(super) struct Answer {
     pub(super) remark: Box<str>,
     pub(super) fields: HashMap<CheetahString, CheetahString>,
     pub(super) body: Bytes,
+}
+
+impl From<RemotingCommand> for Answer {
+    fn from(mut response: RemotingCommand) -> Self {
+        Self {
+            code: response.code(),
+            remark: response
+                .remark()
+                .map(|remark| remark.as_str().into())
+                .unwrap_or_default(),
+            body: response.take_body().unwrap_or_default(),
+            fields: response.ext_fields().cloned().unwrap_or_default(),
+        }
+    }
 }
 
 impl Answer {

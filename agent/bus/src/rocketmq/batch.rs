@@ -5,44 +5,52 @@
 //! properties:  name 0x01 value 0x02 ...
 //! ```
 //!
-//! Bodies are sent as they are: neither the Rust nor the Java client compresses the messages of a batch. The client-made
-//! UNIQ_KEY is left out: it would cost 42 bytes and an index entry per message, and brokers and consumers
-//! fall back to the message's own id, which is unique as well.
+//! Written here and given to the client as a finished batch, because the client keeps properties in a hash table and so
+//! loses their order. Bodies are sent as they are: neither the Rust nor the Java client compresses the messages of a
+//! batch. Each message gets the UNIQ_KEY that the client would make, by which RocketMQ's tools find it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::ids::Ids;
 use crate::{BusError, OutMessage, Queue, check};
 
 const FIXED_BYTES: usize = 22;
 const NAME_END: u8 = 1;
 const VALUE_END: u8 = 2;
 
-/// The request body for the batch, or `MessageRejected` if no broker would take it.
-pub(super) fn encode(queue: &Queue, batch: &[OutMessage]) -> Result<Bytes, BusError> {
+/// The request body for the batch, or `MessageRejected` if no broker would take it. `ids` makes the UNIQ_KEYs
+/// of as many messages.
+pub(super) fn encode(
+    queue: &Queue,
+    batch: &[OutMessage],
+    ids: impl FnOnce(usize) -> Ids,
+) -> Result<Bytes, BusError> {
     check::batch(queue, batch)?;
-    let capacity = batch.iter().map(|message| FIXED_BYTES + message.weight()).sum();
-    let mut out = BytesMut::with_capacity(capacity);
+    let mut ids = ids(batch.len());
+    let bytes = |message: &OutMessage| FIXED_BYTES + check::MAX_UNIQ_KEY_BYTES + message.weight();
+    let mut out = BytesMut::with_capacity(batch.iter().map(bytes).sum());
     for message in batch {
-        put(&mut out, message);
+        put(&mut out, message, ids.next());
     }
     Ok(out.freeze())
 }
 
 /// Lengths fit their fields: `check::batch` has bounded them.
-fn put(out: &mut BytesMut, message: &OutMessage) {
+fn put(out: &mut BytesMut, message: &OutMessage, id: &[u8]) {
     let start = out.len();
     out.put_bytes(0, 16);
     out.put_u32(message.body.len() as u32);
     out.put_slice(&message.body);
     let properties = out.len();
     out.put_u16(0);
+    put_property(out, b"UNIQ_KEY", id);
     for (name, value) in [("KEYS", &message.key), ("TAGS", &message.tag)] {
         if let Some(value) = value {
-            put_property(out, name, value);
+            put_property(out, name.as_bytes(), value.as_bytes());
         }
     }
     for (name, value) in &message.properties {
-        put_property(out, name, value);
+        put_property(out, name.as_bytes(), value.as_bytes());
     }
     let property_bytes = (out.len() - properties - 2) as u16;
     out[properties..properties + 2].copy_from_slice(&property_bytes.to_be_bytes());
@@ -50,10 +58,10 @@ fn put(out: &mut BytesMut, message: &OutMessage) {
     out[start..start + 4].copy_from_slice(&total.to_be_bytes());
 }
 
-fn put_property(out: &mut BytesMut, name: &str, value: &str) {
-    out.put_slice(name.as_bytes());
+fn put_property(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
     out.put_u8(NAME_END);
-    out.put_slice(value.as_bytes());
+    out.put_slice(value);
     out.put_u8(VALUE_END);
 }
 
@@ -70,6 +78,11 @@ mod tests {
         }
     }
 
+    /// The same keys each time.
+    fn ids(_: usize) -> Ids {
+        Ids::starting_at(7, "0123XXXX".into())
+    }
+
     #[test]
     fn the_bytes_are_those_of_the_java_client() {
         let message = OutMessage {
@@ -82,31 +95,24 @@ mod tests {
             body: "c".into(),
             ..OutMessage::default()
         };
-        let bytes = encode(&queue(), &[message, plain]).unwrap();
-        let properties = b"KEYS\x01k\x02TAGS\x01g\x02p\x01v\x02";
-        let mut expected = vec![
-            0,
-            0,
-            0,
-            24 + properties.len() as u8,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ];
-        expected.extend([0, 0, 0, 2, b'a', b'b', 0, properties.len() as u8]);
-        expected.extend(properties);
-        expected.extend([
-            0, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'c', 0, 0,
-        ]);
+        let mut keys = ids(2);
+        let (first, second) = (keys.next().to_vec(), keys.next().to_vec());
+        let first = [
+            &b"UNIQ_KEY\x01"[..],
+            &first,
+            b"\x02KEYS\x01k\x02TAGS\x01g\x02p\x01v\x02",
+        ]
+        .concat();
+        let second = [&b"UNIQ_KEY\x01"[..], &second, b"\x02"].concat();
+        let bytes = encode(&queue(), &[message, plain], ids).unwrap();
+        let mut expected = vec![0, 0, 0, 24 + first.len() as u8];
+        expected.extend([0; 12]);
+        expected.extend([0, 0, 0, 2, b'a', b'b', 0, first.len() as u8]);
+        expected.extend(&first);
+        expected.extend([0, 0, 0, 23 + second.len() as u8]);
+        expected.extend([0; 12]);
+        expected.extend([0, 0, 0, 1, b'c', 0, second.len() as u8]);
+        expected.extend(&second);
         assert_eq!(bytes, expected);
     }
 
@@ -117,11 +123,13 @@ mod tests {
             ..OutMessage::default()
         };
         assert_eq!(
-            encode(&queue(), &[large]).unwrap_err().kind(),
+            encode(&queue(), &[large], ids).unwrap_err().kind(),
             BusErrorKind::MessageRejected
         );
         assert_eq!(
-            encode(&queue(), &[OutMessage::default()]).unwrap_err().kind(),
+            encode(&queue(), &[OutMessage::default()], ids)
+                .unwrap_err()
+                .kind(),
             BusErrorKind::MessageRejected
         );
     }

@@ -5,26 +5,23 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cheetah_string::CheetahString;
-use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
+use gantry_rocketmq_session::unique_id;
 use tokio::time::Instant;
 
 use super::{
     answer::{Answer, code as answered},
     batch,
     calls::{ANSWER_TIMEOUT, Calls, What, code, field, request},
+    client::Request,
+    ids::Ids,
     messages,
     mirror::Mirror,
-    topics::Topics,
+    topics::{self, Topics},
 };
-use crate::{
-    Bounds, Bus, BusError, BusErrorKind, Endpoint, OutMessage, PullRequest, Pulled, Queue, check, clock,
-};
+use crate::{Bounds, Bus, BusError, BusErrorKind, Endpoint, OutMessage, PullRequest, Pulled, Queue, check};
 
 /// The group that reads. It keeps no offsets and takes part in no rebalancing; brokers only ask that it exists.
 const READERS: &str = "gantry";
-const SENDERS: &str = "gantry";
-/// A topic whose settings a broker may copy to make one that is missing. None has this name, so none is made.
-const NO_TOPIC: &str = "GANTRY-DOES-NOT-MAKE-TOPICS-BY-SENDING";
 /// How much later than asked a broker may end a long poll: Apache RocketMQ looks every 5 s.
 const LATE: Duration = Duration::from_secs(10);
 /// Pause before the caller pulls again when a broker neither waits nor gives anything.
@@ -46,8 +43,9 @@ pub struct RocketmqBus {
 impl RocketmqBus {
     /// The bus of the cluster that these name servers know.
     pub fn new(endpoint: &Endpoint) -> Self {
-        let calls = Arc::new(Calls::default());
-        let topics = Arc::new(Topics::new(calls.clone(), endpoint));
+        let namesrv = topics::name_servers(endpoint);
+        let calls = Arc::new(Calls::new(namesrv.join(";").into()));
+        let topics = Arc::new(Topics::new(calls.clone(), namesrv));
         let mirror = Mirror::new(calls.clone(), topics.clone());
         Self {
             calls,
@@ -67,7 +65,7 @@ impl RocketmqBus {
         &self,
         what: What<'_>,
         queue: &Queue,
-        request: RemotingCommand,
+        request: Request<'_>,
         timeout: Duration,
     ) -> Result<(Answer, Arc<str>), BusError> {
         let address = self.topics.address(queue).await?;
@@ -83,12 +81,7 @@ impl RocketmqBus {
     }
 
     /// One of the offsets a broker tells about a queue.
-    async fn ask_offset(
-        &self,
-        what: What<'_>,
-        queue: &Queue,
-        request: RemotingCommand,
-    ) -> Result<u64, BusError> {
+    async fn ask_offset(&self, what: What<'_>, queue: &Queue, request: Request<'_>) -> Result<u64, BusError> {
         let (answer, address) = self.ask(what, queue, request, ANSWER_TIMEOUT).await?;
         if answer.code != answered::SUCCESS {
             return Err(answer.error(&what.to_string(), &address));
@@ -136,25 +129,11 @@ impl Bus for RocketmqBus {
     }
 
     async fn send(&self, queue: &Queue, batch: Vec<OutMessage>) -> Result<u64, BusError> {
-        let body = batch::encode(queue, &batch)?;
+        let body = batch::encode(queue, &batch, |count| Ids::reserve(count, unique_id()))?;
         drop(batch);
-        let fields = [
-            ("a", CheetahString::from_static_str(SENDERS)),
-            ("b", field(&queue.topic)),
-            ("c", CheetahString::from_static_str(NO_TOPIC)),
-            ("d", field(4)),
-            ("e", field(queue.id)),
-            ("f", field(0)),
-            ("g", field(clock::wall_ms())),
-            ("h", field(0)),
-            ("i", CheetahString::empty()),
-            ("j", field(0)),
-            ("k", field(false)),
-            ("m", field(true)),
-            ("n", field(&queue.broker)),
-        ];
+        self.topics.require_topic(&queue.topic).await?;
         let what = What("send to", queue);
-        let request = request(code::SEND_BATCH_MESSAGE, fields, body);
+        let request = Request::Messages(queue, body);
         let (answer, address) = self.ask(what, queue, request, ANSWER_TIMEOUT).await?;
         if answer.code != answered::SUCCESS {
             return Err(answer.error(&what.to_string(), &address));

@@ -4,12 +4,13 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cheetah_string::CheetahString;
+use gantry_rocketmq_session::NoAnswer;
 use parking_lot::Mutex;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 
 use super::{
     answer::Answer,
-    client::NoAnswer,
+    client::Request,
     gate::{Change, Gate, Shut},
     lanes::Lanes,
 };
@@ -32,7 +33,6 @@ pub(super) mod code {
     pub(crate) const GET_ROUTE_BY_TOPIC: i32 = 105;
     pub(crate) const GET_CLUSTER_INFO: i32 = 106;
     pub(crate) const UPDATE_AND_CREATE_SUBSCRIPTION_GROUP: i32 = 200;
-    pub(crate) const SEND_BATCH_MESSAGE: i32 = 320;
     pub(crate) const GET_SUBSCRIPTION_GROUP_CONFIG: i32 = 352;
 }
 
@@ -41,17 +41,17 @@ pub(super) fn request<const N: usize>(
     code: i32,
     fields: [(&'static str, CheetahString); N],
     body: Bytes,
-) -> RemotingCommand {
+) -> Request<'static> {
     let fields = fields
         .into_iter()
         .map(|(name, value)| (CheetahString::from_static_str(name), value))
         .collect();
     let request = RemotingCommand::create_remoting_command(code).set_ext_fields(fields);
-    if body.is_empty() {
+    Request::Command(if body.is_empty() {
         request
     } else {
         request.set_body(body)
-    }
+    })
 }
 
 /// A header field's value.
@@ -70,30 +70,24 @@ impl fmt::Display for What<'_> {
 }
 
 /// Calls to any address, each behind its gate.
-#[derive(Default)]
-pub(super) struct Calls {
-    lanes: Arc<LanesByUse>,
-    gates: Mutex<HashMap<Box<str>, Arc<Gate>>>,
-}
-
+///
 /// Pulls have their own connections: hundreds wait, and what they bring must not hold up sends.
-#[derive(Default)]
-struct LanesByUse {
+pub(super) struct Calls {
     pulls: Lanes,
     others: Lanes,
-}
-
-impl LanesByUse {
-    fn of(&self, request: &RemotingCommand) -> &Lanes {
-        if request.code() == code::PULL_MESSAGE {
-            &self.pulls
-        } else {
-            &self.others
-        }
-    }
+    gates: Mutex<HashMap<Arc<str>, Arc<Gate>>>,
 }
 
 impl Calls {
+    /// Name servers as `host:port`, several separated by `;`.
+    pub(super) fn new(namesrv: Arc<str>) -> Self {
+        Self {
+            pulls: Lanes::new(namesrv.clone()),
+            others: Lanes::new(namesrv),
+            gates: Mutex::default(),
+        }
+    }
+
     /// Sends the request and waits for its answer, whatever it says.
     ///
     /// # Errors
@@ -102,8 +96,8 @@ impl Calls {
     pub(super) async fn call(
         &self,
         what: What<'_>,
-        address: &str,
-        request: RemotingCommand,
+        address: &Arc<str>,
+        request: Request<'_>,
         timeout: Duration,
     ) -> Result<Answer, BusError> {
         self.call_patiently(what, address, request, timeout, PATIENCE)
@@ -114,8 +108,8 @@ impl Calls {
     pub(super) async fn call_patiently(
         &self,
         what: What<'_>,
-        address: &str,
-        request: RemotingCommand,
+        address: &Arc<str>,
+        request: Request<'_>,
         timeout: Duration,
         patience: Duration,
     ) -> Result<Answer, BusError> {
@@ -126,7 +120,7 @@ impl Calls {
             .map_err(|shut| unreachable(what, address, &shut))?;
         tokio::select! {
             biased;
-            result = Box::pin(self.lanes.of(&request).call(address, request, timeout)) => result.map_err(|failed| {
+            result = self.lanes(&request).call(address, request, timeout) => result.map_err(|failed| {
                 if failed.doubtful {
                     gate.doubt();
                 }
@@ -152,35 +146,35 @@ impl Calls {
         for (_, gate) in self.gates.lock().drain() {
             gate.end();
         }
-        tokio::join!(self.lanes.pulls.shutdown(), self.lanes.others.shutdown());
+        tokio::join!(self.pulls.shutdown(), self.others.shutdown());
     }
 
-    fn gate(&self, address: &str) -> Arc<Gate> {
+    fn lanes(&self, request: &Request<'_>) -> &Lanes {
+        match request {
+            Request::Command(command) if command.code() == code::PULL_MESSAGE => &self.pulls,
+            Request::Command(_) | Request::Messages(..) => &self.others,
+        }
+    }
+
+    fn gate(&self, address: &Arc<str>) -> Arc<Gate> {
         let mut gates = self.gates.lock();
         if let Some(gate) = gates.get(address) {
             return gate.clone();
         }
-        let (lanes, told) = (Arc::downgrade(&self.lanes), address.to_owned());
+        let told = address.clone();
         let gate = Arc::new(Gate::new(address, move |change| match change {
             Change::Closed => {
-                tracing::warn!(
-                    address = told,
-                    "rocketmq address cannot be reached, waiting for it"
-                );
-                if let Some(lanes) = lanes.upgrade() {
-                    lanes.pulls.disconnect(&told);
-                    lanes.others.disconnect(&told);
-                }
+                tracing::warn!(address = %told, "rocketmq address cannot be reached, waiting for it");
             }
             Change::Reopened(outage) => {
                 tracing::info!(
-                    address = told,
+                    address = %told,
                     outage_s = outage.as_secs_f64(),
                     "rocketmq address can be reached again"
                 );
             }
         }));
-        gates.insert(address.into(), gate.clone());
+        gates.insert(address.clone(), gate.clone());
         gate
     }
 }

@@ -1,22 +1,21 @@
-//! RocketMQ's transport: one connection per address, requests and answers matched. Built at the first call and built
-//! anew when it keeps failing although the address can be reached.
+//! An instance of RocketMQ's client, so one connection per address. Built at the first call and built anew when it keeps
+//! failing although the address can be reached.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cheetah_string::CheetahString;
+use gantry_rocketmq_session::{
+    self as session, CANNOT_CONNECT, CONNECTION_CLOSED, NoAnswer, QUEUE_FULL, REFUSES_TO_CONNECT, Session,
+    Target,
+};
 use parking_lot::Mutex;
 use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
-use rocketmq_runtime::{RuntimeContext, ShutdownDeadline};
-use rocketmq_transport::api::{
-    ConnectConfig, DefaultRequestProcessor, OutboundRequestOutcome, OutboundRequestRejectionReason,
-    OutboundRequestStage, RemotingClient, TransportClientConfig, TransportError,
-};
 use tokio::time::Instant;
 
 use super::answer::Answer;
+use crate::Queue;
 
-/// So many failures to connect in a row, with the port open, and the transport is built anew.
+/// So many failures to connect in a row, with the port open, and the client is built anew.
 const FAILURES_BEFORE_REBUILD: u32 = 3;
 /// It is built anew at most this often.
 const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,61 +23,47 @@ const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
 const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 const QUEUE_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_QUEUE_PAUSE: Duration = Duration::from_millis(20);
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub(super) struct NoAnswer {
-    /// In words, to follow "no answer from ADDRESS: ".
-    pub(super) why: &'static str,
-    /// What the transport said.
-    pub(super) source: Option<TransportError>,
-    /// Nothing was written, so the call has had no effect.
-    pub(super) unsent: bool,
-    /// The connection may be gone.
-    pub(super) doubtful: bool,
-}
-
-impl NoAnswer {
-    pub(super) fn shut_down() -> Self {
-        Self {
-            why: "the bus was shut down",
-            source: None,
-            unsent: true,
-            doubtful: false,
-        }
-    }
-}
-
-struct Transport {
-    remoting: Arc<RemotingClient>,
-    /// The tasks of the transport live as long as this.
-    _context: RuntimeContext,
+/// A request to an address.
+#[derive(Clone)]
+pub(super) enum Request<'a> {
+    /// The command as it is.
+    Command(RemotingCommand),
+    /// Encoded messages for a queue, by the client's producer.
+    Messages(&'a Queue, Bytes),
 }
 
 #[derive(Default)]
 struct State {
-    transport: Option<Arc<Transport>>,
+    instance: Option<Arc<dyn Session>>,
     built: Option<Instant>,
     failures: u32,
     shut_down: bool,
 }
 
-/// A transport, for any number of addresses.
-#[derive(Default)]
+/// An instance, for any number of addresses.
 pub(super) struct Client {
+    namesrv: Arc<str>,
     state: Mutex<State>,
 }
 
 impl Client {
+    /// Name servers as `host:port`, several separated by `;`.
+    pub(super) fn new(namesrv: Arc<str>) -> Self {
+        Self {
+            namesrv,
+            state: Mutex::default(),
+        }
+    }
+
     /// Sends the request and waits for its answer.
     ///
-    /// What was certainly not sent is sent again: once if a connection or the transport had to be replaced, and for
+    /// What was certainly not sent is sent again: once if a connection or the instance had to be replaced, and for
     /// [`QUEUE_PATIENCE`] while the connection's queue is full, which a burst of a thousand requests does.
     pub(super) async fn call(
         &self,
-        address: &str,
-        request: RemotingCommand,
+        address: &Arc<str>,
+        request: Request<'_>,
         timeout: Duration,
     ) -> Result<Answer, NoAnswer> {
         let start = Instant::now();
@@ -102,58 +87,57 @@ impl Client {
 
     async fn call_once(
         &self,
-        address: &str,
-        request: RemotingCommand,
+        address: &Arc<str>,
+        request: Request<'_>,
         timeout: Duration,
     ) -> Result<Answer, NoAnswer> {
-        let transport = self.transport()?;
-        let address = CheetahString::from(address);
-        let result = transport
-            .remoting
-            .invoke_request(Some(&address), request, timeout.as_millis() as u64)
-            .await;
-        let result = answer_of(result);
-        self.learn(&transport, &result);
+        let instance = self.instance()?;
+        let result = match request {
+            Request::Command(command) => instance.call(address, command, timeout).await,
+            Request::Messages(queue, batch) => {
+                let target = Target {
+                    topic: &queue.topic,
+                    broker: &queue.broker,
+                    queue: queue.id,
+                    address,
+                };
+                instance.send(target, batch, timeout).await
+            }
+        };
+        let result = result.map(Answer::from);
+        self.learn(&instance, &result);
         result
-    }
-
-    /// Forgets the connection to the address, so that the next call makes a new one.
-    pub(super) fn disconnect(&self, address: &str) {
-        let transport = self.state.lock().transport.clone();
-        if let Some(transport) = transport {
-            transport.remoting.close_clients(vec![address.to_owned()]);
-        }
     }
 
     /// Closes all connections. Calls fail from now on.
     pub(super) async fn shutdown(&self) {
-        let transport = {
+        let instance = {
             let mut state = self.state.lock();
             state.shut_down = true;
-            state.transport.take()
+            state.instance.take()
         };
-        if let Some(transport) = transport {
-            stop(transport).await;
+        if let Some(instance) = instance {
+            instance.stop().await;
         }
     }
 
-    fn transport(&self) -> Result<Arc<Transport>, NoAnswer> {
+    fn instance(&self) -> Result<Arc<dyn Session>, NoAnswer> {
         let mut state = self.state.lock();
         if state.shut_down {
-            return Err(NoAnswer::shut_down());
+            return Err(shut_down());
         }
-        if let Some(transport) = &state.transport {
-            return Ok(transport.clone());
+        if let Some(instance) = &state.instance {
+            return Ok(instance.clone());
         }
-        let transport = Arc::new(build()?);
-        state.transport = Some(transport.clone());
+        let instance = session::open(&self.namesrv)?;
+        state.instance = Some(instance.clone());
         state.built = Some(Instant::now());
         state.failures = 0;
-        Ok(transport)
+        Ok(instance)
     }
 
-    /// Lets go of the transport that was used if it does not connect. The caller saw the port open.
-    fn learn(&self, used: &Arc<Transport>, result: &Result<Answer, NoAnswer>) {
+    /// Lets go of the instance that was used if it does not connect. The caller saw the port open.
+    fn learn(&self, used: &Arc<dyn Session>, result: &Result<Answer, NoAnswer>) {
         let mut state = self.state.lock();
         let failures = match result {
             Ok(_) => 0,
@@ -163,119 +147,24 @@ impl Client {
         };
         state.failures = failures;
         let current = state
-            .transport
+            .instance
             .as_ref()
             .is_some_and(|current| Arc::ptr_eq(current, used));
         let old_enough = state
             .built
             .is_some_and(|built| built.elapsed() >= REBUILD_INTERVAL);
         if failures >= FAILURES_BEFORE_REBUILD && current && old_enough {
-            tracing::info!(
-                "rocketmq transport does not connect although the port is open, building a new one"
-            );
-            if let Some(old) = state.transport.take() {
-                tokio::spawn(stop(old));
+            tracing::info!("rocketmq client does not connect although the port is open, building a new one");
+            if let Some(old) = state.instance.take() {
+                tokio::spawn(async move { old.stop().await });
             }
         }
     }
 }
 
-const QUEUE_FULL: &str = "too many requests are in flight";
-const CONNECTION_CLOSED: &str = "the connection was closed";
-const CANNOT_CONNECT: &str = "cannot connect";
-const REFUSES_TO_CONNECT: &str = "the transport refuses to connect after failures";
-
-fn build() -> Result<Transport, NoAnswer> {
-    let cannot_build = |why| NoAnswer {
-        why,
-        source: None,
-        unsent: true,
-        doubtful: false,
-    };
-    let context = RuntimeContext::try_from_current("gantry-bus").map_err(|error| {
-        tracing::error!(%error, "rocketmq transport cannot use this runtime");
-        cannot_build("the transport needs a tokio runtime")
-    })?;
-    let config = TransportClientConfig {
-        connect: ConnectConfig {
-            timeout: Duration::from_secs(2),
-        },
-        ..Default::default()
-    };
-    let remoting = RemotingClient::builder(
-        Arc::new(config),
-        DefaultRequestProcessor,
-        context.service_context("rocketmq"),
-    )
-    .build()
-    .map_err(|error| {
-        tracing::error!(%error, "rocketmq transport cannot be built");
-        cannot_build("the transport cannot be built")
-    })?;
-    Ok(Transport {
-        remoting: Arc::new(remoting),
-        _context: context,
-    })
-}
-
-async fn stop(transport: Arc<Transport>) {
-    let stop = transport
-        .remoting
-        .shutdown_until(ShutdownDeadline::after(SHUTDOWN_TIMEOUT));
-    if tokio::time::timeout(SHUTDOWN_TIMEOUT * 2, stop).await.is_err() {
-        tracing::debug!("rocketmq transport did not stop in time");
-    }
-}
-
-fn answer_of(outcome: Result<OutboundRequestOutcome, TransportError>) -> Result<Answer, NoAnswer> {
-    use OutboundRequestRejectionReason as Reason;
-    let unsent = |stage| stage == OutboundRequestStage::BeforeWrite;
-    match outcome {
-        Ok(OutboundRequestOutcome::Response(mut response)) => Ok(Answer {
-            code: response.code(),
-            remark: response
-                .remark()
-                .map(|remark| remark.as_str().into())
-                .unwrap_or_default(),
-            body: response.take_body().unwrap_or_else(Bytes::new),
-            fields: response.ext_fields().cloned().unwrap_or_default(),
-        }),
-        Ok(OutboundRequestOutcome::Rejected(rejection)) => {
-            let (why, doubtful) = match rejection.reason() {
-                Reason::DeadlineExpired => ("no answer in time", true),
-                Reason::SessionClosed | Reason::Cancelled => (CONNECTION_CLOSED, true),
-                Reason::EndpointUnavailable => (REFUSES_TO_CONNECT, true),
-                Reason::QueueSaturated => (QUEUE_FULL, false),
-                Reason::ClientStopping => ("the transport is being replaced", false),
-            };
-            Err(NoAnswer {
-                why,
-                source: None,
-                unsent: unsent(rejection.stage()),
-                doubtful,
-            })
-        }
-        Ok(OutboundRequestOutcome::Contract(_)) => Err(NoAnswer {
-            why: "no address",
-            source: None,
-            unsent: true,
-            doubtful: false,
-        }),
-        Err(error) => {
-            let unsent = error.request_stage().is_some_and(unsent);
-            let why = if unsent {
-                CANNOT_CONNECT
-            } else {
-                "the connection failed"
-            };
-            Err(NoAnswer {
-                why,
-                source: Some(error),
-                unsent,
-                doubtful: true,
-            })
-        }
-    }
+/// Why calls fail after a shutdown.
+pub(super) fn shut_down() -> NoAnswer {
+    NoAnswer::unsent("the bus was shut down", None)
 }
 
 #[cfg(test)]
@@ -303,25 +192,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_transport_that_has_given_an_address_up_is_replaced_when_the_port_opens() {
+    async fn a_client_that_has_given_an_address_up_is_replaced_when_the_port_opens() {
         let address = TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()
             .local_addr()
             .unwrap();
-        let client = Client::default();
-        let name = address.to_string();
+        let name: Arc<str> = address.to_string().into();
+        let client = Client::new(name.clone());
         let call = async || {
             client
                 .call(
                     &name,
-                    RemotingCommand::create_remoting_command(105),
+                    Request::Command(RemotingCommand::create_remoting_command(105)),
                     Duration::from_secs(2),
                 )
                 .await
         };
-        let first = client.transport().unwrap();
-        let replaced = || !Arc::ptr_eq(&first, &client.transport().unwrap());
+        let first = client.instance().unwrap();
+        let replaced = || !Arc::ptr_eq(&first, &client.instance().unwrap());
         while call().await.unwrap_err().why != REFUSES_TO_CONNECT && !replaced() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

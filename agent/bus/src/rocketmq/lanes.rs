@@ -1,5 +1,5 @@
-//! As many transports as the requests in flight need. RocketMQ's takes 512 at a time and no more, and every idle task
-//! has a long poll in flight.
+//! As many instances of the client as the requests in flight need. RocketMQ's takes 512 at a time on a connection and no
+//! more, and every idle task has a long poll in flight.
 
 use std::{
     sync::{
@@ -9,20 +9,20 @@ use std::{
     time::Duration,
 };
 
+use gantry_rocketmq_session::NoAnswer;
 use parking_lot::Mutex;
-use rocketmq_protocol::protocol::remoting_command::RemotingCommand;
 
 use super::{
     answer::Answer,
-    client::{Client, NoAnswer},
+    client::{self, Client, Request},
 };
 
-/// Requests in flight on one transport. Some room is left for those that were dropped and are not yet forgotten.
+/// Requests in flight on one instance. Some room is left for those that were dropped and are not yet forgotten.
 const LANE_SEATS: usize = 448;
 
-/// Transports that are added as they are needed, one connection per address each.
-#[derive(Default)]
+/// Instances that are added as they are needed, one connection per address each.
 pub(super) struct Lanes {
+    namesrv: Arc<str>,
     state: Mutex<State>,
 }
 
@@ -32,7 +32,6 @@ struct State {
     shut_down: bool,
 }
 
-#[derive(Default)]
 struct Lane {
     client: Client,
     taken: AtomicUsize,
@@ -48,24 +47,24 @@ impl Drop for Seat {
 }
 
 impl Lanes {
-    /// [`Client::call`] on the first transport with room.
+    pub(super) fn new(namesrv: Arc<str>) -> Self {
+        Self {
+            namesrv,
+            state: Mutex::default(),
+        }
+    }
+
+    /// [`Client::call`] on the first instance with room.
     pub(super) async fn call(
         &self,
-        address: &str,
-        request: RemotingCommand,
+        address: &Arc<str>,
+        request: Request<'_>,
         timeout: Duration,
     ) -> Result<Answer, NoAnswer> {
         let Some(seat) = self.seat() else {
-            return Err(NoAnswer::shut_down());
+            return Err(client::shut_down());
         };
         seat.0.client.call(address, request, timeout).await
-    }
-
-    /// Forgets the connections to the address.
-    pub(super) fn disconnect(&self, address: &str) {
-        for lane in &self.state.lock().lanes {
-            lane.client.disconnect(address);
-        }
     }
 
     /// Closes all connections. Calls fail from now on.
@@ -90,7 +89,10 @@ impl Lanes {
             .find(|lane| lane.taken.load(Ordering::Relaxed) < LANE_SEATS)
             .cloned();
         let lane = free.unwrap_or_else(|| {
-            let lane = Arc::<Lane>::default();
+            let lane = Arc::new(Lane {
+                client: Client::new(self.namesrv.clone()),
+                taken: AtomicUsize::new(0),
+            });
             state.lanes.push(lane.clone());
             lane
         });
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn lanes_are_added_when_all_seats_are_taken_and_used_again_in_order() {
-        let lanes = Lanes::default();
+        let lanes = Lanes::new("127.0.0.1:1".into());
         let mut seats: Vec<Seat> = (0..LANE_SEATS + 1).map(|_| lanes.seat().unwrap()).collect();
         assert_eq!(lanes.state.lock().lanes.len(), 2);
         let first = seats.swap_remove(0).0.clone();

@@ -1,8 +1,12 @@
-//! Apache RocketMQ as a bus, over RocketMQ's remoting protocol (`rocketmq-transport`, `rocketmq-protocol`).
+//! Apache RocketMQ as a bus, over RocketMQ's Rust client (`rocketmq-client-rust`, by `gantry-rocketmq-session`).
+//!
+//! Its producer sends. Everything else (pulls, offsets, routes, topics) are single requests to an address, through the client's
+//! instance handles: no consumer of the client is used, since one registers each topic it pulls from and asks the
+//! name server for the routes of all of them again each time, which a thousand tasks cannot afford.
 //!
 //! Two connections per broker, one of them for pulls, are shared by everything that uses the endpoint (and one more for
-//! every 448 requests in flight), so that an idle task costs a pending request and nothing else. There are no client-side background
-//! services: no heartbeats, no rebalancing, no route polling.
+//! every 448 requests in flight), so that an idle task costs a pending request and nothing else. In the background
+//! the client tells brokers every 30 s that the producer is there; it rebalances nothing.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -12,10 +16,11 @@
 //! | `mirror` | consumer offsets for RocketMQ's own tools |
 //! | `calls` | one request and its answer, behind the gate |
 //! | `gate` | knows whether an address can be reached, so that nobody calls one that cannot |
-//! | `lanes` | as many transports as the requests in flight need |
-//! | `client` | RocketMQ's transport, built anew when it does not recover |
+//! | `lanes` | as many instances of the client as the requests in flight need |
+//! | `client` | an instance (`gantry-rocketmq-session`), built anew when it does not recover |
 //! | `route` | the name server's answer, read (pure) |
 //! | `batch`, `messages` | a batch written, a pull's answer read (pure) |
+//! | `ids` | UNIQ_KEYs |
 //! | `answer` | what a broker's answer means (pure) |
 
 mod answer;
@@ -25,6 +30,7 @@ mod calls;
 mod client;
 mod factory;
 mod gate;
+mod ids;
 mod lanes;
 mod messages;
 mod mirror;

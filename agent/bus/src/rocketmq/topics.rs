@@ -6,14 +6,14 @@ use bytes::Bytes;
 use cheetah_string::CheetahString;
 use parking_lot::Mutex;
 use rocketmq_protocol::protocol::{
-    body::broker_body::cluster_info::ClusterInfo, remoting_command::RemotingCommand,
-    route::topic_route_data::TopicRouteData,
+    body::broker_body::cluster_info::ClusterInfo, route::topic_route_data::TopicRouteData,
 };
 use tokio::time::{Instant, sleep};
 
 use super::{
     answer::{self, Answer},
     calls::{ANSWER_TIMEOUT, Calls, What, code, field, request},
+    client::Request,
     route::{self, Route},
 };
 use crate::{BusError, BusErrorKind, Endpoint, Queue, check};
@@ -29,7 +29,7 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
 /// What is known of topics and brokers, and whom to ask.
 pub(super) struct Topics {
     calls: Arc<Calls>,
-    namesrv: Vec<Box<str>>,
+    namesrv: Vec<Arc<str>>,
     known: Mutex<Known>,
 }
 
@@ -40,16 +40,20 @@ struct Known {
     looked_up: Option<Instant>,
 }
 
+/// The addresses of the endpoint's name servers.
+pub(super) fn name_servers(endpoint: &Endpoint) -> Vec<Arc<str>> {
+    let addresses = endpoint.namesrv.split([';', ',']).map(str::trim);
+    addresses
+        .filter(|address| !address.is_empty())
+        .map(Arc::from)
+        .collect()
+}
+
 impl Topics {
-    pub(super) fn new(calls: Arc<Calls>, endpoint: &Endpoint) -> Self {
-        let addresses = endpoint
-            .namesrv
-            .split([';', ','])
-            .map(str::trim)
-            .filter(|address| !address.is_empty());
+    pub(super) fn new(calls: Arc<Calls>, namesrv: Vec<Arc<str>>) -> Self {
         Self {
             calls,
-            namesrv: addresses.map(Box::from).collect(),
+            namesrv,
             known: Mutex::default(),
         }
     }
@@ -74,6 +78,14 @@ impl Topics {
         }
         self.route(&queue.topic).await?;
         known(self).ok_or_else(|| not_in_route(queue))
+    }
+
+    /// `TopicMissing` unless the topic has a route or had one: without, RocketMQ's producer does not know its brokers.
+    pub(super) async fn require_topic(&self, topic: &str) -> Result<(), BusError> {
+        if self.known.lock().queues.contains_key(topic) {
+            return Ok(());
+        }
+        self.route(topic).await.map(drop)
     }
 
     /// `QueueMissing` unless the queue is in the topic's route: for calls that brokers answer for any number.
@@ -128,7 +140,12 @@ impl Topics {
     }
 
     /// Makes the topic with so many queues on the broker at the address, or changes it to that.
-    pub(super) async fn create_on(&self, address: &str, topic: &str, queues: u32) -> Result<(), BusError> {
+    pub(super) async fn create_on(
+        &self,
+        address: &Arc<str>,
+        topic: &str,
+        queues: u32,
+    ) -> Result<(), BusError> {
         let fields = [
             ("topic", field(topic)),
             ("defaultTopic", CheetahString::from_static_str("TBW102")),
@@ -209,7 +226,7 @@ impl Topics {
     }
 
     /// Asks the first name server that answers.
-    async fn ask(&self, what: What<'_>, request: RemotingCommand) -> Result<(Answer, &str), BusError> {
+    async fn ask(&self, what: What<'_>, request: Request<'_>) -> Result<(Answer, &str), BusError> {
         let mut last = None;
         for address in &self.namesrv {
             let answer = match &last {
