@@ -176,7 +176,12 @@ impl Session for Instance {
             messages: Vec::new(),
         };
         let to = MessageQueue::from_parts(topic, &**broker, queue as i32);
-        let (sent, seen) = hook::watch(producer.send_to_queue_with_timeout(batch, to, millis(timeout))).await;
+        let (sent, seen) = Box::pin(hook::watch(producer.send_to_queue_with_timeout(
+            batch,
+            to,
+            millis(timeout),
+        )))
+        .await;
         if let Some(answer) = seen.answer {
             return Ok(answer);
         }

@@ -1,6 +1,7 @@
 //! Apache RocketMQ from its jars: a name server and a broker in a temporary directory.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -136,6 +137,17 @@ impl Apache {
             10,
             "{found}"
         );
+        let keys: HashSet<&str> = consumed
+            .split("UNIQ_KEY=")
+            .skip(1)
+            .filter_map(|rest| rest.split([',', '}']).next())
+            .collect();
+        assert_eq!(keys.len(), 10, "{consumed}");
+        let key = keys.iter().next().unwrap();
+        let found = self.mqadmin(&["queryMsgByUniqueKey", "-t", &name, "-i", key]);
+        assert!(found.contains("the-key"), "{key}: {found}");
+        let senders = self.mqadmin(&["producerConnection", "-g", "gantry", "-t", &name]);
+        assert!(senders.contains("RUST"), "{senders}");
     }
 
     fn mqadmin(&self, arguments: &[&str]) -> String {
