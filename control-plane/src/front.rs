@@ -12,6 +12,8 @@ use tonic_health::ServingStatus;
 
 use crate::{
     api::Api,
+    metrics::Cluster,
+    reconcile::Role,
     replica::ControlPlane,
     server::{CallMetrics, Calls},
 };
@@ -78,6 +80,12 @@ impl Front {
         let agents = Routes::new(control.agent_service().into_server()).add_service(health);
         let mut registry = Registry::default();
         control.register_metrics(&mut registry);
+        let (reconciler, quota) = (control.reconciler().clone(), control.quota().clone());
+        let counts = move || match reconciler.role() {
+            Role::Leader { .. } => Some(api.counts()),
+            Role::Follower => None,
+        };
+        registry.register_collector(Box::new(Cluster::new(counts, move || quota.quota())));
         let calls = Calls::new(CallMetrics::register(&mut registry));
         Ok(Self {
             users,

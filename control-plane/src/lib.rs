@@ -11,6 +11,7 @@ pub mod replica;
 pub mod server;
 pub mod sessions;
 pub mod store;
+mod trace;
 
 pub use front::Front;
 pub use replica::{ControlPlane, ControlPlaneConfig};

@@ -263,6 +263,7 @@ impl ControlPlane {
     /// Makes the figures readable.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.inner.metrics.register(registry);
+        self.inner.store.metrics().register(registry);
     }
 
     /// Waits until everything was read from the store once.
@@ -339,13 +340,12 @@ async fn announce(store: Store, lease: Lease, replica: String, record: stored::R
 
 async fn measure_lag(mirror: Mirror, metrics: Metrics) {
     let mut ticks = interval(Duration::from_secs(1));
+    // While it is cut off, what it last was grows older.
+    let mut fresh_at = Instant::now();
     loop {
         ticks.tick().await;
-        let lag = mirror
-            .connection()
-            .fresh_at
-            .map_or(-1.0, |at| (Instant::now() - at).as_secs_f64());
-        metrics.mirror_lag.set(lag);
+        fresh_at = mirror.connection().fresh_at.unwrap_or(fresh_at);
+        metrics.mirror_lag.set((Instant::now() - fresh_at).as_secs_f64());
     }
 }
 

@@ -55,6 +55,8 @@ reasons! {
     PluginNotFound = ("PLUGIN_NOT_FOUND", NotFound);
     /// No such agent.
     AgentNotFound = ("AGENT_NOT_FOUND", NotFound);
+    /// No offsets are kept under that uid.
+    RetainedOffsetsNotFound = ("RETAINED_OFFSETS_NOT_FOUND", NotFound);
     /// The name is taken.
     ConnectorExists = ("CONNECTOR_EXISTS", AlreadyExists);
     /// The name is taken by a connector that is being deleted.
@@ -67,6 +69,8 @@ reasons! {
     Contended = ("CONTENDED", Aborted);
     /// The connector's state does not allow the action; metadata has state, action, allowed.
     ActionNotAllowed = ("ACTION_NOT_ALLOWED", FailedPrecondition);
+    /// The offsets were never altered, or what they were before is no longer kept.
+    NothingToUndo = ("NOTHING_TO_UNDO", FailedPrecondition);
     /// A fence that is no longer valid.
     Fenced = ("FENCED", FailedPrecondition);
     /// A later hello of the same process was accepted before.
@@ -79,6 +83,8 @@ reasons! {
     ReplicaBehind = ("REPLICA_BEHIND", Unavailable);
     /// Only the leader can do this; metadata has its address.
     NotLeader = ("NOT_LEADER", Unavailable);
+    /// No agent could tell what only a plugin's code, or RocketMQ, can; the message says why. Retry the call.
+    NotAnswered = ("NOT_ANSWERED", Unavailable);
     /// Too many calls at once. Retry the call.
     Overloaded = ("OVERLOADED", Unavailable);
     /// The replica is stopping. Dial another one.

@@ -3,15 +3,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use gantry_proto::{
     error::{Reason, Refusal},
     name::AgentName,
-    v1::{agent_service_server::AgentService, watch_agents_response::Event, *},
+    v1::{
+        agent_service_server::AgentService,
+        watch_agents_response::{Event, Synced},
+        *,
+    },
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    Shared, answers, connectors as flows,
+    Shared, answers,
     paging::Paging,
     views::{Changed, ViewSet},
-    watch::{self, Watched},
+    watch::{self, News, Watched},
 };
 use crate::{
     domain::{stored, view},
@@ -36,12 +40,12 @@ impl AgentService for Agents {
     async fn list_agents(&self, request: Request<ListAgentsRequest>) -> Answer<ListAgentsResponse> {
         let request = request.into_inner();
         let paging = Paging::parse(request.page_size, &request.page_token, &["agents"])?;
-        let snapshot = flows::current(&self.0).await?;
+        let snapshot = self.0.current().await?;
         let after = paging.after.clone().unwrap_or_default();
-        let found = view::agent_names(&snapshot)
+        let found = view::agent_views(&snapshot)
             .into_iter()
-            .filter(|name| **name > *after)
-            .filter_map(|name| Some((name.to_string(), view::agent_view(&snapshot, &name)?)));
+            .filter(|(name, _)| **name > *after)
+            .map(|(name, agent)| (name.to_string(), agent));
         let (agents, next_page_token) = paging.cut(found);
         let brake = self.0.handles.brake();
         Ok(Response::new(ListAgentsResponse {
@@ -97,15 +101,8 @@ impl AgentService for Agents {
 
     async fn watch_agents(&self, request: Request<WatchAgentsRequest>) -> Answer<Self::WatchAgentsStream> {
         let token = request.into_inner().resume_token;
-        Ok(Response::new(
-            watch::open(
-                &self.0.views,
-                WatchedAgents,
-                &token,
-                flows::current(&self.0).await?.revision,
-            )
-            .await?,
-        ))
+        let stream = watch::open(&self.0, WatchedAgents, &token).await?;
+        Ok(Response::new(stream))
     }
 }
 
@@ -121,7 +118,7 @@ fn no_agent(name: &AgentName) -> Refusal {
 
 impl Agents {
     async fn view(&self, name: &AgentName) -> Result<Agent, Refusal> {
-        let snapshot = flows::current(&self.0).await?;
+        let snapshot = self.0.current().await?;
         view::agent_view(&snapshot, name.id()).ok_or_else(|| no_agent(name))
     }
 
@@ -180,31 +177,13 @@ impl Watched for WatchedAgents {
         }
     }
 
-    fn upserted(&self, agent: &Agent, resume_token: String) -> WatchAgentsResponse {
-        WatchAgentsResponse {
-            event: Some(Event::Upserted(agent.clone())),
-            resume_token,
-        }
-    }
-
-    fn removed(&self, name: &Arc<str>, resume_token: String) -> WatchAgentsResponse {
-        WatchAgentsResponse {
-            event: Some(Event::RemovedName(format!("agents/{name}"))),
-            resume_token,
-        }
-    }
-
-    fn synced(&self, resume_token: String) -> WatchAgentsResponse {
-        WatchAgentsResponse {
-            event: Some(Event::Synced(watch_agents_response::Synced {})),
-            resume_token,
-        }
-    }
-
-    fn progress(&self, resume_token: String) -> WatchAgentsResponse {
-        WatchAgentsResponse {
-            event: None,
-            resume_token,
-        }
+    fn message(&self, news: News<'_, Self>, resume_token: String) -> WatchAgentsResponse {
+        let event = match news {
+            News::Upserted(agent) => Some(Event::Upserted((**agent).clone())),
+            News::Removed(name) => Some(Event::RemovedName(format!("agents/{name}"))),
+            News::Synced => Some(Event::Synced(Synced {})),
+            News::Progress => None,
+        };
+        WatchAgentsResponse { event, resume_token }
     }
 }

@@ -57,6 +57,19 @@ pub(super) fn no_connector(name: &str) -> Refusal {
         .with("name", name)
 }
 
+pub(super) fn no_task(name: &str) -> Refusal {
+    Refusal::new(Reason::TaskNotFound, format!("there is no task {name}"))
+        .resource("gantry/Task", name)
+        .with("name", name)
+}
+
+pub(super) fn replica_behind() -> Refusal {
+    Refusal::new(
+        Reason::ReplicaBehind,
+        "this replica has not seen that much of the store yet",
+    )
+}
+
 pub(super) fn stale_etag(name: &str, present: &str) -> Refusal {
     Refusal::new(
         Reason::EtagMismatch,
@@ -88,16 +101,7 @@ pub(super) fn not_allowed(name: &str, row: Row, action: Action, held: &[u32]) ->
     if action == Action::Delete {
         advice = "stop it first, or delete with force".into();
     }
-    let message = format!(
-        "{name} is {} and does not allow {}; {advice}",
-        row.as_str(),
-        action.as_str()
-    );
-    let mut refusal = Refusal::new(Reason::ActionNotAllowed, message)
-        .with("state", row.as_str())
-        .with("action", action.as_str())
-        .with("allowed", allowed.join(","))
-        .precondition("STATE", name, advice);
+    let mut refusal = wrong_state(name, row, action.as_str(), &advice).with("allowed", allowed.join(","));
     if let Some(other) = meant(row, action) {
         refusal = refusal.with("meant", other.as_str());
     }
@@ -106,6 +110,20 @@ pub(super) fn not_allowed(name: &str, row: Row, action: Action, held: &[u32]) ->
         refusal = refusal.with("waiting_for", tasks.join(","));
     }
     refusal
+}
+
+/// A write to a connector that is being deleted; `action` is none of the table's.
+pub(super) fn being_deleted(name: &str, action: &str) -> Refusal {
+    wrong_state(name, Row::Deleting, action, "wait until it is gone").with("allowed", "")
+}
+
+fn wrong_state(name: &str, row: Row, action: &str, advice: &str) -> Refusal {
+    let state = row.as_str();
+    let message = format!("{name} is {state} and does not allow {action}; {advice}");
+    Refusal::new(Reason::ActionNotAllowed, message)
+        .with("state", state)
+        .with("action", action)
+        .precondition("STATE", name, advice)
 }
 
 pub(super) fn store(error: StoreError) -> Refusal {

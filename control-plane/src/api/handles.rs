@@ -3,7 +3,7 @@ use std::time::Duration;
 use gantry_proto::{
     agent::v1::{Ask, Validate, ask::Question, ask_answer::Answer},
     error::{Reason, Refusal},
-    v1::{Connector, Finding},
+    v1::{Connector, Finding, Problem},
 };
 use parking_lot::Mutex;
 use pbjson_types::Timestamp;
@@ -20,6 +20,20 @@ use crate::{
 const ASK: Duration = Duration::from_secs(10);
 /// Agents that are asked, one after the other.
 const ASKED: usize = 3;
+
+/// Why no agent has answered a question.
+pub(super) struct Unanswered {
+    /// The last problem that an agent answered with.
+    pub(super) problem: Option<Problem>,
+    /// A sentence for people.
+    pub(super) why: String,
+}
+
+impl Unanswered {
+    fn because(why: String) -> Self {
+        Self { problem: None, why }
+    }
+}
 
 /// What the services need of their replica.
 pub(crate) struct Handles {
@@ -72,7 +86,7 @@ impl Handles {
             .unwrap_or_default();
         Err(Refusal::new(
             Reason::NotLeader,
-            format!("the brake is the leader's, which is at {leader}"),
+            format!("only the leader can release the brake; send this to it, at {leader}"),
         )
         .with("leader", leader))
     }
@@ -83,14 +97,42 @@ impl Handles {
         snapshot: &Snapshot,
         definition: &Connector,
     ) -> Result<Vec<Finding>, String> {
+        let question = Question::Validate(Validate {});
+        let found = self.ask(snapshot, definition, question, |answer| match answer {
+            Answer::Validate(found) => Some(found.findings),
+            _ => None,
+        });
+        let under = |f: Finding| Finding {
+            field: format!("config.{}", f.field),
+            ..f
+        };
+        let found = found.await.map_err(|unanswered| unanswered.why)?;
+        Ok(found.into_iter().map(under).collect())
+    }
+
+    /// Has an agent that has the plugin answer what only code can; `take` picks the answer to this question. An agent that
+    /// cannot answer is followed by another one.
+    pub(super) async fn ask<T>(
+        &self,
+        snapshot: &Snapshot,
+        definition: &Connector,
+        question: Question,
+        take: impl Fn(Answer) -> Option<T>,
+    ) -> Result<T, Unanswered> {
         let catalog = Catalog::of(snapshot);
         let Some(entry) = catalog.choose(&definition.plugin, &definition.plugin_version) else {
-            return Err(format!("no agent has plugin {}", definition.plugin));
+            return Err(Unanswered::because(format!(
+                "no agent has plugin {}",
+                definition.plugin
+            )));
         };
         let version = entry.plugin.version.clone();
         let asker = self.control.asker();
         let agents = asker.agents_with(&definition.plugin, &version);
-        let mut why = format!("no agent that is connected has {}@{version}", definition.plugin);
+        let mut last = Unanswered::because(format!(
+            "no agent that is connected has {}@{version}",
+            definition.plugin
+        ));
         let config = self.control.config();
         let or = |given: &str, default: &str| {
             if given.is_empty() {
@@ -111,26 +153,21 @@ impl Handles {
                 config: definition.config.clone(),
                 namesrv: or(&definition.namesrv, &config.default_namesrv),
                 topics,
-                question: Some(Question::Validate(Validate {})),
+                question: Some(question.clone()),
                 ..Ask::default()
             };
-            match asker.ask(agent, ask, ASK).await {
-                Ok(answer) => match answer.answer {
-                    Some(Answer::Validate(found)) => {
-                        let under = |f: Finding| Finding {
-                            field: format!("config.{}", f.field),
-                            ..f
-                        };
-                        return Ok(found.findings.into_iter().map(under).collect());
-                    }
-                    Some(Answer::Problem(problem)) => why = problem.message,
-                    Some(Answer::PlanTasks(_)) | None => {
-                        why = format!("agent '{agent}' did not understand the question")
-                    }
+            last = match asker.ask(agent, ask, ASK).await.map(|answer| answer.answer) {
+                Ok(Some(Answer::Problem(problem))) => Unanswered {
+                    why: problem.message.clone(),
+                    problem: Some(problem),
                 },
-                Err(error) => why = error.to_string(),
-            }
+                Ok(answer) => match answer.and_then(&take) {
+                    Some(taken) => return Ok(taken),
+                    None => Unanswered::because(format!("agent '{agent}' did not understand the question")),
+                },
+                Err(error) => Unanswered::because(error.to_string()),
+            };
         }
-        Err(why)
+        Err(last)
     }
 }

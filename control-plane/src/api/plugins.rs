@@ -11,18 +11,24 @@ use gantry_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Shared, answers, paging::Paging};
-use crate::domain::view;
+use crate::domain::{catalog::Catalog, view};
 
 /// PluginService.
 pub struct Plugins(pub(super) Arc<Shared>);
+
+impl Plugins {
+    fn catalog(&self) -> Catalog {
+        self.0.handles.mirror.read(Catalog::of)
+    }
+}
 
 #[tonic::async_trait]
 impl PluginService for Plugins {
     async fn get_plugin(&self, request: Request<GetPluginRequest>) -> Result<Response<Plugin>, Status> {
         let request = request.into_inner();
         let name = PluginName::parse(&request.name).map_err(|e| answers::bad_name("name", &e))?;
-        let snapshot = self.0.handles.mirror.snapshot();
-        let plugin = view::plugin_view(&snapshot, name.id(), &request.version).ok_or_else(|| {
+        let catalog = self.catalog();
+        let plugin = view::plugin_view(&catalog, name.id(), &request.version).ok_or_else(|| {
             let version = if request.version.is_empty() {
                 String::new()
             } else {
@@ -44,14 +50,12 @@ impl PluginService for Plugins {
     ) -> Result<Response<ListPluginsResponse>, Status> {
         let request = request.into_inner();
         let paging = Paging::parse(request.page_size, &request.page_token, &["plugins"])?;
-        let snapshot = self.0.handles.mirror.snapshot();
-        let mut ids: Vec<&str> = snapshot.plugins.keys().map(|(plugin, _)| &**plugin).collect();
-        ids.dedup();
+        let catalog = self.catalog();
         let after = paging.after.clone().unwrap_or_default();
-        let found = ids
-            .into_iter()
+        let found = catalog
+            .ids()
             .filter(|id| *id > after.as_str())
-            .filter_map(|id| Some((id.to_owned(), view::plugin_view(&snapshot, id, "")?)));
+            .filter_map(|id| Some((id.to_owned(), view::plugin_view(&catalog, id, "")?)));
         let (plugins, next_page_token) = paging.cut(found);
         Ok(Response::new(ListPluginsResponse {
             plugins,

@@ -57,6 +57,14 @@ pub(crate) struct Views {
     history: Arc<RwLock<History>>,
 }
 
+impl ViewSet {
+    /// It shows another store than `before`, or an earlier state of it: changes between the two mean nothing.
+    pub(super) fn replaces(&self, before: &Self) -> bool {
+        let renamed = !before.store_id.is_empty() && self.store_id != before.store_id;
+        renamed || self.revision < before.revision
+    }
+}
+
 impl Views {
     pub(super) fn start(
         mirror: Mirror,
@@ -79,10 +87,11 @@ impl Views {
             loop {
                 let snapshot = mirror.snapshot();
                 let before = sender.borrow().clone();
-                if snapshot.revision > before.revision {
+                // It falls when the store is restored.
+                if snapshot.revision != before.revision {
                     let now_ms = i64::try_from(clock.wall().as_millis()).unwrap_or(i64::MAX);
                     let (set, changes) = rebuild(&before, &snapshot, &facts, now_ms);
-                    remember(&mut history.write(), before.revision, &set, changes);
+                    remember(&mut history.write(), &before, &set, changes);
                     sender.send_replace(Arc::new(set));
                 }
                 tokio::select! {
@@ -133,8 +142,9 @@ impl Views {
     }
 }
 
-fn remember(history: &mut History, before: i64, set: &ViewSet, changes: Vec<Changed>) {
-    if before == 0 {
+fn remember(history: &mut History, before: &ViewSet, set: &ViewSet, changes: Vec<Changed>) {
+    if before.revision == 0 || set.replaces(before) {
+        history.changes.clear();
         history.floor = set.revision;
         return;
     }
@@ -163,10 +173,7 @@ fn rebuild(before: &ViewSet, snapshot: &Snapshot, facts: &Facts, now_ms: i64) ->
             tasks.insert((name.clone(), n), task);
         }
     }
-    let agents = view::agent_names(snapshot)
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), view::agent_view(snapshot, &name)?)))
-        .collect();
+    let agents = view::agent_views(snapshot).into_iter().collect();
     let set = ViewSet {
         revision: snapshot.revision,
         store_id: snapshot
@@ -243,13 +250,24 @@ mod tests {
     #[test]
     fn history_knows_how_far_back_it_reaches() {
         let mut history = History::default();
-        let set = |revision| ViewSet {
+        let set = |revision, store_id: &str| ViewSet {
             revision,
+            store_id: store_id.into(),
             ..ViewSet::default()
         };
-        remember(&mut history, 0, &set(10), vec![Changed::Agent("a".into())]);
-        assert_eq!((history.floor, history.changes.len()), (10, 0));
-        remember(&mut history, 10, &set(12), vec![Changed::Agent("a".into())]);
-        assert_eq!((history.floor, history.changes.len()), (10, 1));
+        let mut step = |before: (i64, &str), after: (i64, &str)| {
+            let (before, after) = (set(before.0, before.1), set(after.0, after.1));
+            remember(&mut history, &before, &after, vec![Changed::Agent("a".into())]);
+            (history.floor, history.changes.len())
+        };
+        assert_eq!(step((0, ""), (10, "s")), (10, 0));
+        assert_eq!(step((10, "s"), (12, "s")), (10, 1));
+        assert_eq!(
+            step((12, "s"), (11, "s")),
+            (11, 0),
+            "an earlier state of the store"
+        );
+        assert_eq!(step((11, "s"), (13, "s")), (11, 1));
+        assert_eq!(step((13, "s"), (99, "t")), (99, 0), "another store");
     }
 }

@@ -13,7 +13,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::views::{Changed, ViewSet, Views};
+use super::{
+    Shared, answers,
+    views::{Changed, ViewSet},
+};
 
 /// A client that reads nothing for so long is cut off; it has its token.
 const SLOW_READER: Duration = Duration::from_secs(30);
@@ -21,6 +24,7 @@ const SLOW_READER: Duration = Duration::from_secs(30);
 const BEHIND: Duration = Duration::from_secs(5);
 /// Without changes a token is sent this often.
 const PROGRESS: Duration = Duration::from_secs(10);
+const ANOTHER_STORE: &str = "the store was restored or replaced";
 
 /// One kind of resource that can be watched.
 pub(super) trait Watched: Clone + Send + Sync + 'static {
@@ -35,22 +39,33 @@ pub(super) trait Watched: Clone + Send + Sync + 'static {
     fn select(&self, set: &ViewSet) -> BTreeMap<Self::Key, Arc<Self::Resource>>;
     /// The key of a change, if it is of this kind and of interest.
     fn key(&self, changed: &Changed) -> Option<Self::Key>;
-    fn upserted(&self, resource: &Self::Resource, token: String) -> Self::Message;
-    fn removed(&self, key: &Self::Key, token: String) -> Self::Message;
-    fn synced(&self, token: String) -> Self::Message;
-    fn progress(&self, token: String) -> Self::Message;
+    /// A message of the stream. An empty token: the watch cannot be resumed after it.
+    fn message(&self, news: News<'_, Self>, resume_token: String) -> Self::Message;
+}
+
+/// What a watcher is told.
+pub(super) enum News<'a, W: Watched> {
+    /// This is its latest state.
+    Upserted(&'a Arc<W::Resource>),
+    /// It is gone, or no longer of interest.
+    Removed(&'a W::Key),
+    /// All that exists was told.
+    Synced,
+    /// Nothing has happened, up to the token.
+    Progress,
 }
 
 pub(super) type Stream<M> = ReceiverStream<Result<M, Status>>;
 
-/// Opens a watch that begins no earlier than `present`, a revision that was read just now: whoever was told of a write sees
-/// it. Errors come before the stream begins.
+/// Opens a watch that has everything which was acknowledged before: whoever was told of a write sees it. Errors come before
+/// the stream begins.
 pub(super) async fn open<W: Watched>(
-    views: &Views,
+    shared: &Shared,
     watched: W,
     resume: &str,
-    present: i64,
 ) -> Result<Stream<W::Message>, Refusal> {
+    let present = shared.current().await?.revision;
+    let views = &shared.views;
     let mut sets = views.subscribe();
     let from = match resume {
         "" => {
@@ -59,10 +74,10 @@ pub(super) async fn open<W: Watched>(
         }
         token => {
             let (store_id, revision) = read_token(token)?;
-            let set = wait_for(&mut sets, revision.max(present)).await?;
-            if set.store_id != store_id {
-                return Err(expired("the store is another one"));
+            if wait_for(&mut sets, present).await?.store_id != store_id {
+                return Err(expired(ANOTHER_STORE));
             }
+            wait_for(&mut sets, revision).await?;
             let changes = views
                 .changes_after(revision)
                 .ok_or_else(|| expired("history no longer reaches back to it"))?;
@@ -84,10 +99,7 @@ async fn wait_for(
     match reached {
         Ok(Ok(set)) => Ok(set.clone()),
         Ok(Err(_)) => Err(Refusal::new(Reason::ShuttingDown, "this replica is stopping")),
-        Err(_) => Err(Refusal::new(
-            Reason::ReplicaBehind,
-            "this replica has not seen that much of the store yet",
-        )),
+        Err(_) => Err(answers::replica_behind()),
     }
 }
 
@@ -98,27 +110,27 @@ async fn run<W: Watched>(
     resumed: Option<Vec<Changed>>,
     sender: &mpsc::Sender<Result<W::Message, Status>>,
 ) -> Result<(), Gone> {
-    let set = sets.borrow_and_update().clone();
+    let mut set = sets.borrow_and_update().clone();
     let mut shown = watched.select(&set);
     let token = write_token(&set);
     match resumed {
         None => {
             for resource in shown.values() {
-                send(sender, watched.upserted(resource, String::new())).await?;
+                send(sender, watched.message(News::Upserted(resource), String::new())).await?;
             }
         }
         Some(changes) => {
             let keys: BTreeSet<W::Key> = changes.iter().filter_map(|c| watched.key(c)).collect();
             for key in keys {
                 let message = match shown.get(&key) {
-                    Some(resource) => watched.upserted(resource, String::new()),
-                    None => watched.removed(&key, String::new()),
+                    Some(resource) => watched.message(News::Upserted(resource), String::new()),
+                    None => watched.message(News::Removed(&key), String::new()),
                 };
                 send(sender, message).await?;
             }
         }
     }
-    send(sender, watched.synced(token)).await?;
+    send(sender, watched.message(News::Synced, token)).await?;
     loop {
         match timeout(PROGRESS, sets.changed()).await {
             Ok(Ok(())) => {}
@@ -131,11 +143,14 @@ async fn run<W: Watched>(
             }
             Err(_) => {
                 let token = write_token(&sets.borrow());
-                send(sender, watched.progress(token)).await?;
+                send(sender, watched.message(News::Progress, token)).await?;
                 continue;
             }
         }
-        let set = sets.borrow_and_update().clone();
+        let before = std::mem::replace(&mut set, sets.borrow_and_update().clone());
+        if set.replaces(&before) {
+            return end(sender, expired(ANOTHER_STORE)).await;
+        }
         let now = watched.select(&set);
         let gone: Vec<W::Key> = shown.keys().filter(|k| !now.contains_key(k)).cloned().collect();
         let changed: Vec<&Arc<W::Resource>> = now
@@ -154,10 +169,10 @@ async fn run<W: Watched>(
             }
         };
         for key in &gone {
-            send(sender, watched.removed(key, token())).await?;
+            send(sender, watched.message(News::Removed(key), token())).await?;
         }
         for resource in changed {
-            send(sender, watched.upserted(resource, token())).await?;
+            send(sender, watched.message(News::Upserted(resource), token())).await?;
         }
         shown = now;
     }

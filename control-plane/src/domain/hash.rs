@@ -1,6 +1,9 @@
 //! Hashes that are stored and compared: the same for the same content, whatever order a map keeps.
 
-use gantry_proto::agent::v1::TaskSpec;
+use gantry_proto::{
+    agent::v1::TaskSpec,
+    v1::{Plugin, rule::Rule},
+};
 use pbjson_types::{Struct, Value, value::Kind};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -13,6 +16,26 @@ pub fn spec_hash(spec: &TaskSpec) -> String {
         config: None,
         ..spec.clone()
     });
+    hasher.finish()
+}
+
+/// SHA-256 of a plugin as its agents describe it, in hex.
+pub fn plugin_hash(plugin: &Plugin) -> String {
+    let mut hasher = Hasher::new("plugin 1");
+    let mut rest = plugin.clone();
+    let spec = rest.spec.get_or_insert_default();
+    for param in &mut spec.params {
+        hasher.any(param.default_value.take().as_ref());
+    }
+    for rule in &mut spec.rules {
+        let equals = match &mut rule.rule {
+            Some(Rule::RequiredWhen(rule)) => rule.equals.take(),
+            Some(Rule::OnlyWhen(rule)) => rule.equals.take(),
+            Some(Rule::AtMostOne(_) | Rule::AtLeastOne(_)) | None => None,
+        };
+        hasher.any(equals.as_ref());
+    }
+    hasher.message(&rest);
     hasher.finish()
 }
 
@@ -62,6 +85,13 @@ impl Hasher {
         }
     }
 
+    fn any(&mut self, value: Option<&Value>) {
+        self.int(i64::from(value.is_some()));
+        if let Some(value) = value {
+            self.value(value);
+        }
+    }
+
     fn value(&mut self, value: &Value) {
         match &value.kind {
             None | Some(Kind::NullValue(_)) => self.text("null"),
@@ -87,9 +117,12 @@ impl Hasher {
         }
     }
 
+    pub(crate) fn digest(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
     pub(crate) fn finish(self) -> String {
-        self.0
-            .finalize()
+        self.digest()
             .iter()
             .fold(String::with_capacity(64), |mut hex, byte| {
                 for digit in [byte >> 4, byte & 15] {
@@ -102,6 +135,8 @@ impl Hasher {
 
 #[cfg(test)]
 mod tests {
+    use gantry_proto::v1::{self, ConfigSpec, Param, rule::OnlyWhen};
+
     use super::*;
 
     fn spec(pairs: &[(&str, f64)]) -> TaskSpec {
@@ -129,6 +164,45 @@ mod tests {
         let forward: Vec<_> = many.iter().map(|(k, n)| (k.as_str(), *n)).collect();
         let backward: Vec<_> = forward.iter().rev().copied().collect();
         assert_eq!(spec_hash(&spec(&forward)), spec_hash(&spec(&backward)));
+    }
+
+    #[test]
+    fn a_plugin_is_known_by_its_content() {
+        let plugin = |default: Vec<(String, Value)>, equals: f64| {
+            let number = |n| Value {
+                kind: Some(Kind::NumberValue(n)),
+            };
+            let param = Param {
+                name: "headers".into(),
+                default_value: Some(Value {
+                    kind: Some(Kind::StructValue(default.into_iter().collect())),
+                }),
+                ..Param::default()
+            };
+            let rule = v1::Rule {
+                rule: Some(Rule::OnlyWhen(OnlyWhen {
+                    equals: Some(number(equals)),
+                    ..OnlyWhen::default()
+                })),
+            };
+            let spec = ConfigSpec {
+                params: vec![param],
+                rules: vec![rule],
+            };
+            plugin_hash(&Plugin {
+                name: "plugins/p".into(),
+                spec: Some(spec),
+                ..Plugin::default()
+            })
+        };
+        let many: Vec<_> = (0..40)
+            .map(|i| (format!("k{i}"), Value::from(f64::from(i))))
+            .collect();
+        let mut backward = many.clone();
+        backward.reverse();
+        assert_eq!(plugin(many.clone(), 1.0), plugin(backward, 1.0));
+        assert_ne!(plugin(many.clone(), 1.0), plugin(many[1..].to_vec(), 1.0));
+        assert_ne!(plugin(many.clone(), 1.0), plugin(many, 2.0));
     }
 
     #[test]

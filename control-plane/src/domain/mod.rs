@@ -1,12 +1,14 @@
 //! What the control plane talks about. No I/O, no clock, no randomness.
 
 pub mod catalog;
+pub mod change;
 pub mod code;
 pub mod filter;
 pub mod hash;
 pub mod lifecycle;
 pub mod mask;
 mod normalise;
+pub mod offsets;
 mod reason;
 mod snapshot;
 pub mod spec;

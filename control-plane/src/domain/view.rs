@@ -8,13 +8,13 @@ use std::{collections::HashMap, sync::Arc};
 use gantry_proto::v1::{self, agent::State};
 
 pub use self::{
-    connector::{connector_view, etag},
+    connector::{connector_view, etag, row},
     task::task_views,
 };
 use super::{Snapshot, catalog::Catalog};
 
 /// Names of all agents that are or were connected, or of which people said something, in order.
-pub fn agent_names(snapshot: &Snapshot) -> Vec<Arc<str>> {
+fn agent_names(snapshot: &Snapshot) -> Vec<Arc<str>> {
     let mut names: Vec<_> = snapshot
         .instances
         .keys()
@@ -37,16 +37,19 @@ pub fn agent_view(snapshot: &Snapshot, agent: &str) -> Option<v1::Agent> {
     one_agent(snapshot, agent, tasks)
 }
 
-/// All agents, in order of name: cheaper than one by one.
-pub fn agent_views(snapshot: &Snapshot) -> Vec<v1::Agent> {
+/// All agents by name, in that order: cheaper than one by one.
+pub fn agent_views(snapshot: &Snapshot) -> Vec<(Arc<str>, v1::Agent)> {
     let mut tasks: HashMap<&str, usize> = HashMap::new();
     for grant in snapshot.grants.values() {
         *tasks.entry(&grant.value.agent).or_default() += 1;
     }
     let count = |name: &str| tasks.get(name).copied().unwrap_or(0);
     agent_names(snapshot)
-        .iter()
-        .filter_map(|name| one_agent(snapshot, name, count(name)))
+        .into_iter()
+        .filter_map(|name| {
+            let view = one_agent(snapshot, &name, count(&name))?;
+            Some((name, view))
+        })
         .collect()
 }
 
@@ -89,8 +92,7 @@ fn one_agent(snapshot: &Snapshot, agent: &str, tasks: usize) -> Option<v1::Agent
 }
 
 /// A plugin in that version; empty: the highest.
-pub fn plugin_view(snapshot: &Snapshot, plugin: &str, version: &str) -> Option<v1::Plugin> {
-    let catalog = Catalog::of(snapshot);
+pub fn plugin_view(catalog: &Catalog, plugin: &str, version: &str) -> Option<v1::Plugin> {
     let versions: Vec<String> = catalog.versions(plugin).into_iter().map(str::to_owned).collect();
     let version = if version.is_empty() {
         versions.first()?.as_str()

@@ -26,7 +26,7 @@ pub use brake::{Brake, BrakeState};
 pub use facts::{Defaults, Facts};
 pub use liveness::Absence;
 pub use render::render;
-pub use split::{Split, failed_ask, split};
+pub use split::{Split, failed_ask, present_route, split};
 
 pub use crate::domain::{Reason, code};
 use crate::domain::{Reasons, Snapshot, TaskId, Uid, stored};

@@ -53,6 +53,8 @@ impl<'a> Planner<'a> {
                         self.world.add(name, weight(planned.want));
                         let want = stored::Want {
                             want: Want::Stop.into(),
+                            // No request of a user moves it.
+                            traceparent: String::new(),
                             ..base(c, h)
                         };
                         self.set_want(c, h, want, None);

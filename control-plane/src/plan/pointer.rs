@@ -45,10 +45,13 @@ pub(super) fn planning(c: &Connector<'_>, world: &World<'_>) -> Planning {
                 .filter(|_| p.problem_generation == generation)?;
             (!is_own(problem)).then_some((p, problem))
         });
-    let replan = replan_wanted(c);
-    if same && !replan {
+    let replan = replan(c, world.now_ms);
+    if same && replan != Replan::Now {
         let failed_replan = problem.is_some() && c.pointer.is_some_and(|p| p.generation == generation);
         if !failed_replan {
+            if let Replan::At(at) = replan {
+                result.wake_at_ms = Some(at);
+            }
             result.action = caught_up(c, generation);
             return result;
         }
@@ -202,14 +205,32 @@ fn askable(c: &Connector<'_>, world: &World<'_>) -> Result<Vec<String>, Problem>
         .collect())
 }
 
-/// Does a task of the present plan want the connector to be split anew, since the pointer was last written?
-fn replan_wanted(c: &Connector<'_>) -> bool {
-    let since = c.pointer.map_or(0, |p| p.mod_revision);
-    c.holders.iter().any(|h| {
+/// Whether tasks of the present plan want the connector to be split anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replan {
+    No,
+    Now,
+    /// The last answer changed nothing: asked again at that time, if it is still wanted then.
+    At(i64),
+}
+
+/// Tasks say so for as long as it holds. An agent that was asked may see an older route than they do, so that one answer
+/// without a change does not settle it.
+fn replan(c: &Connector<'_>, now_ms: i64) -> Replan {
+    let wants = c.holders.iter().any(|h| {
         h.grant.plan_generation == c.plan_generation
             && h.status
-                .is_some_and(|s| s.replan_wanted && s.fence == h.grant.mod_revision && s.mod_revision > since)
-    })
+                .is_some_and(|s| s.replan_wanted && s.fence == h.grant.mod_revision)
+    });
+    let next = c
+        .pointer
+        .and_then(|p| p.next_attempt_time.as_ref())
+        .map_or(i64::MIN, millis);
+    match (wants, next > now_ms) {
+        (false, _) => Replan::No,
+        (true, false) => Replan::Now,
+        (true, true) => Replan::At(next),
+    }
 }
 
 /// Above all generations that were ever stored, also by an attempt that was given up.

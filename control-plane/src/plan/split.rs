@@ -1,7 +1,9 @@
 //! From the answer to a plan ask to what is stored.
 
+use std::collections::BTreeMap;
+
 use gantry_proto::{
-    agent::v1::{PlanTasksAnswer, TaskSpec},
+    agent::v1::{BrokerQueues, PlanTasksAnswer, TaskSpec},
     v1::{
         self,
         connector::{Kind, OnDisconnect, Ordering},
@@ -22,6 +24,8 @@ const MAX_TASK_BYTES: usize = 64 << 10;
 const MAX_RECORD_BYTES: u32 = 4_000_000;
 const FIRST_PAUSE_MS: i64 = 5_000;
 const LONGEST_PAUSE_MS: i64 = 300_000;
+/// An answer that changed nothing is asked for again after so long, if tasks still want another.
+const UNCHANGED_PAUSE_MS: i64 = 30_000;
 
 /// What to store for a split.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +40,10 @@ pub struct Split {
 ///
 /// # Errors
 /// The answer cannot be used (no task, too many, too large): to be treated as a failed ask.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "all that an action names, and its answer"
+)]
 pub fn split(
     snapshot: &Snapshot,
     connector: &str,
@@ -44,6 +52,7 @@ pub fn split(
     plugin_version: &str,
     answer: &PlanTasksAnswer,
     defaults: &Defaults,
+    now_ms: i64,
 ) -> Result<Split, v1::Problem> {
     let bad = |message: String| v1::Problem {
         domain: Domain::Task.into(),
@@ -64,7 +73,11 @@ pub fn split(
     }
     let key = (definition.plugin.as_str().into(), plugin_version.into());
     let plugin = snapshot.plugins.get(&key).and_then(|r| r.plugin.as_ref());
-    let common = common(connector, &definition, plugin, plugin_version, defaults);
+    let common = TaskSpec {
+        total_queues: answer.total_queues,
+        route: route(answer),
+        ..common(connector, &definition, plugin, plugin_version, defaults)
+    };
     let specs: Vec<_> = answer
         .tasks
         .iter()
@@ -73,7 +86,6 @@ pub fn split(
             plan_generation,
             config: task.config.clone(),
             queues: task.queues.clone(),
-            total_queues: answer.total_queues,
             ..common.clone()
         })
         .collect();
@@ -88,7 +100,10 @@ pub fn split(
         )));
     }
     let uid = Uid(stored.uid.as_str().into());
-    let present = snapshot.pointers.get(&uid).map_or(0, |p| p.plan_generation);
+    let pointer = snapshot.pointers.get(&uid);
+    let present = pointer.map_or(0, |p| p.plan_generation);
+    // Another agent first, if it is asked again: it may see more.
+    let asked_before = pointer.map_or(0, |p| p.attempts.wrapping_add(1));
     let unchanged = present > 0 && is_same(snapshot, &uid, present, &specs);
     let pointer = stored::PlanPointer {
         plan_generation: if unchanged { present } else { plan_generation },
@@ -96,6 +111,8 @@ pub fn split(
         generation: stored.generation,
         input_hash: input_hash.to_owned(),
         plugin_version: plugin_version.to_owned(),
+        next_attempt_time: unchanged.then(|| timestamp(now_ms.saturating_add(UNCHANGED_PAUSE_MS))),
+        attempts: if unchanged { asked_before } else { 0 },
         ..Default::default()
     };
     let planned = |spec: TaskSpec| stored::PlannedTask {
@@ -109,6 +126,36 @@ pub fn split(
         specs.into_iter().map(planned).collect()
     };
     Ok(Split { tasks, pointer })
+}
+
+/// The queues that the connector reads in all, in short: the highest id tells how many a broker has.
+fn route(answer: &PlanTasksAnswer) -> Vec<BrokerQueues> {
+    let mut counts = BTreeMap::<(&str, &str), u32>::new();
+    for queue in answer.tasks.iter().flat_map(|t| &t.queues) {
+        let count = counts.entry((&queue.topic, &queue.broker)).or_default();
+        *count = (*count).max(queue.id.saturating_add(1));
+    }
+    let short = |((topic, broker), queues): ((&str, &str), u32)| BrokerQueues {
+        topic: topic.to_owned(),
+        broker: broker.to_owned(),
+        queues,
+    };
+    counts.into_iter().map(short).collect()
+}
+
+/// The queues of the plan that counts, for a split that only the route may have made stale. Whoever restarts or changes the
+/// connector takes the route as it is: none then.
+pub fn present_route(snapshot: &Snapshot, connector: &str, input_hash: &str) -> Vec<BrokerQueues> {
+    let present = || {
+        let uid = Uid(snapshot.connectors.get(connector)?.uid.as_str().into());
+        let pointer = snapshot
+            .pointers
+            .get(&uid)
+            .filter(|p| p.input_hash == input_hash)?;
+        let first = snapshot.plans.get(&(uid, pointer.plan_generation, 0))?;
+        Some(first.spec.as_ref()?.route.clone())
+    };
+    present().unwrap_or_default()
 }
 
 /// Is this what the plan that counts has, but for its generation?

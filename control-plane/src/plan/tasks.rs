@@ -11,7 +11,7 @@ use super::{
     placement::Nowhere,
     planner::Planner,
     refusal,
-    wants::{base, proof},
+    wants::{base, cause, proof},
     world::weight,
 };
 use crate::domain::{TaskId, stored};
@@ -305,9 +305,9 @@ impl<'a> Planner<'a> {
             want: stored::Want {
                 want: planned.want.into(),
                 spec_hash: planned.spec_hash.to_owned(),
-                restart_nonce: planned.nonce,
+                restart_nonce: planned.nonce.clone(),
                 plan_generation: c.plan_generation,
-                traceparent: c.stored.traceparent.clone(),
+                traceparent: cause(c, snapshot.wants.get(task), &planned),
                 host_id,
                 refusals: kept,
                 ..Default::default()

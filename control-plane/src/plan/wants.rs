@@ -94,6 +94,27 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// The trace of the request that a placement follows from. A task that is placed again to do what it did before follows from
+/// none: its agent was lost, or it moves.
+pub(super) fn cause(
+    c: &Connector<'_>,
+    before: Option<&Versioned<stored::Want>>,
+    planned: &Planned<'_>,
+) -> String {
+    let again = before.is_some_and(|w| {
+        let moved = w.want() == Want::Stop && w.traceparent.is_empty();
+        (w.want() == planned.want || moved)
+            && w.restart_nonce == planned.nonce
+            && w.spec_hash == planned.spec_hash
+            && w.plan_generation == c.plan_generation
+    });
+    if again {
+        String::new()
+    } else {
+        c.stored.traceparent.clone()
+    }
+}
+
 /// The present want, with the trace of the last write of the connector.
 pub(super) fn base(c: &Connector<'_>, h: &Holder<'_>) -> stored::Want {
     let present = h

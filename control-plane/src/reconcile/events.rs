@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use gantry_proto::v1::{Event, task::State};
+use gantry_proto::{
+    agent::v1::Gap,
+    v1::{Event, task::State},
+};
 use pbjson_types::Timestamp;
 use tokio::task::JoinSet;
 
 use crate::{
-    domain::{Snapshot, TaskId, Uid},
+    domain::{Snapshot, TaskId, Uid, Versioned, stored},
     plan::{Action, Ended},
     store::Store,
 };
@@ -104,10 +107,70 @@ fn of_state(
     entry(snapshot, &task.uid, event)
 }
 
+/// What a task's new status tells, given what was seen of it before. Nothing is told twice.
+fn of_status(
+    snapshot: &Snapshot,
+    task: &TaskId,
+    before: Option<Seen>,
+    status: &stored::Status,
+    now: Timestamp,
+) -> Vec<Entry> {
+    let earlier = before.map_or(State::Unspecified, |b| b.state);
+    let state = (earlier != status.state())
+        .then(|| of_state(snapshot, task, earlier, status.state(), now))
+        .flatten();
+    // They count from 1 under each right.
+    let told = before.filter(|b| b.fence == status.fence).map_or(0, |b| b.gap);
+    let new = status.gaps.iter().filter(|gap| gap.number > told);
+    let gaps = new.filter_map(|gap| of_gap(snapshot, task, status, gap, now));
+    state.into_iter().chain(gaps).collect()
+}
+
+/// Data that is gone for good.
+fn of_gap(
+    snapshot: &Snapshot,
+    task: &TaskId,
+    status: &stored::Status,
+    gap: &Gap,
+    now: Timestamp,
+) -> Option<Entry> {
+    let what = gap
+        .problem
+        .as_ref()
+        .map(|p| p.message.as_str())
+        .unwrap_or_default();
+    let event = Event {
+        task: task_name(snapshot, task),
+        agent: status.agent.clone(),
+        problem: gap.problem.clone(),
+        ..event("DATA_GAP", format!("task {}: {what}", task.n), now)
+    };
+    entry(snapshot, &task.uid, event)
+}
+
+/// What was seen of a task's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    state: State,
+    fence: i64,
+    /// Number of the last gap.
+    gap: u64,
+}
+
+impl Seen {
+    fn of(status: &stored::Status) -> Self {
+        Self {
+            state: status.state(),
+            fence: status.fence,
+            gap: status.gaps.iter().map(|g| g.number).max().unwrap_or(0),
+        }
+    }
+}
+
 /// Writes events in the background, and none twice for the same state.
 pub struct Journal {
     store: Store,
-    states: Option<BTreeMap<TaskId, State>>,
+    seen: Option<BTreeMap<TaskId, Seen>>,
     writes: JoinSet<()>,
 }
 
@@ -116,24 +179,19 @@ impl Journal {
     pub fn new(store: Store) -> Self {
         Self {
             store,
-            states: None,
+            seen: None,
             writes: JoinSet::new(),
         }
     }
 
     /// Writes what has changed in the tasks' states since the last look.
     pub fn observe(&mut self, snapshot: &Snapshot, now: Timestamp) {
-        let states: BTreeMap<TaskId, State> = snapshot
-            .statuses
-            .iter()
-            .map(|(task, status)| (task.clone(), status.state()))
-            .collect();
-        let before = self.states.replace(states.clone());
+        let seen = |(task, status): (&TaskId, &Versioned<stored::Status>)| (task.clone(), Seen::of(status));
+        let before = self.seen.replace(snapshot.statuses.iter().map(seen).collect());
         let Some(before) = before else { return };
-        for (task, after) in states {
-            let earlier = before.get(&task).copied().unwrap_or(State::Unspecified);
-            if earlier != after {
-                self.append(of_state(snapshot, &task, earlier, after, now));
+        for (task, status) in &snapshot.statuses {
+            for entry in of_status(snapshot, task, before.get(task).copied(), status, now) {
+                self.append(Some(entry));
             }
         }
     }
@@ -185,4 +243,80 @@ fn event(kind: &str, message: String, now: Timestamp) -> Event {
 fn task_name(snapshot: &Snapshot, task: &TaskId) -> String {
     let connector = snapshot.names.get(&task.uid).map(|n| &**n).unwrap_or_default();
     format!("connectors/{connector}/tasks/{}", task.n)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gantry_proto::v1::Problem;
+
+    use super::*;
+
+    fn versioned<T>(value: T) -> Versioned<T> {
+        Versioned {
+            mod_revision: 1,
+            create_revision: 1,
+            value: Arc::new(value),
+        }
+    }
+
+    fn gap(number: u64) -> Gap {
+        Gap {
+            number,
+            amount: 20,
+            unit: "messages".into(),
+            problem: Some(Problem {
+                message: format!("gap {number}"),
+                ..Problem::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn a_state_and_a_gap_are_told_once() {
+        let mut snapshot = Snapshot::default();
+        let uid = Uid("u".into());
+        snapshot.names.insert(uid.clone(), "orders".into());
+        let connector = stored::Connector::default();
+        snapshot.connectors.insert("orders".into(), versioned(connector));
+        let task = TaskId { uid, n: 0 };
+        let mut told = |before: Option<Seen>, state: State, fence, gaps: &[u64]| {
+            let status = stored::Status {
+                fence,
+                state: state.into(),
+                gaps: gaps.iter().copied().map(gap).collect(),
+                problem: Some(Problem {
+                    message: "the bus refuses".into(),
+                    ..Problem::default()
+                }),
+                ..stored::Status::default()
+            };
+            snapshot.statuses.insert(task.clone(), versioned(status.clone()));
+            let entries = of_status(&snapshot, &task, before, &status, Timestamp::default());
+            let events: Vec<_> = entries
+                .into_iter()
+                .map(|e| (e.event.r#type, e.event.message))
+                .collect();
+            (events, Some(Seen::of(&status)))
+        };
+        let line = |kind: &str, message: &str| (kind.to_owned(), message.to_owned());
+        let (events, seen) = told(None, State::Running, 5, &[1]);
+        assert_eq!(events, [line("DATA_GAP", "task 0: gap 1")]);
+        let (events, seen) = told(seen, State::Running, 5, &[1]);
+        assert_eq!(events, []);
+        let (events, seen) = told(seen, State::Stalled, 5, &[1, 2, 3]);
+        let stalled = "task 0 has input and does not move: the bus refuses";
+        assert_eq!(
+            events,
+            [
+                line("TASK_STALLED", stalled),
+                line("DATA_GAP", "task 0: gap 2"),
+                line("DATA_GAP", "task 0: gap 3"),
+            ]
+        );
+        // Under another right they count anew.
+        let (events, _) = told(seen, State::Stalled, 9, &[1]);
+        assert_eq!(events, [line("DATA_GAP", "task 0: gap 1")]);
+    }
 }

@@ -1,10 +1,12 @@
 //! Carries out a plan's actions: each stands alone, in its guarded transaction.
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tracing::{Instrument, Span};
 
 use crate::{
     plan::Action,
     store::{LeaderStore, StoreError, Written},
+    trace,
 };
 
 /// What became of a plan's actions.
@@ -29,7 +31,8 @@ pub(super) async fn carry_out(store: &LeaderStore, actions: &[Action], concurren
         while attempts.len() < concurrency.max(1)
             && let Some((index, action)) = waiting.next()
         {
-            attempts.push(async move { (index, action, store.apply(action).await) }.boxed());
+            let attempt = store.apply(action).instrument(span(action));
+            attempts.push(async move { (index, action, attempt.await) }.boxed());
         }
         let Some((index, action, written)) = attempts.next().await else {
             break;
@@ -52,6 +55,25 @@ pub(super) async fn carry_out(store: &LeaderStore, actions: &[Action], concurren
     }
     executed.applied.sort_unstable();
     executed
+}
+
+/// The action as part of the trace of the request that it follows from, if there is one.
+fn span(action: &Action) -> Span {
+    let (task, traceparent) = match action {
+        Action::Grant { task, want, .. } | Action::SetWant { task, want, .. } => (task, &want.traceparent),
+        _ => return Span::none(),
+    };
+    if traceparent.is_empty() {
+        return Span::none();
+    }
+    let span = match action {
+        Action::Grant { grant, .. } => {
+            tracing::info_span!(parent: None, "grant", %task, agent = grant.agent)
+        }
+        _ => tracing::info_span!(parent: None, "want", %task),
+    };
+    trace::follow(&span, traceparent);
+    span
 }
 
 fn log(action: &Action, error: &StoreError) {

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Parts, Reconciler, Report, Role, Settings, driver::Driver};
+use super::{Parts, Reconciler, Report, Role, Settings, driver::Driver, retention};
 use crate::store::{Compactor, Election, LeaderStore, Leadership};
 
 type Releases = mpsc::Receiver<oneshot::Sender<bool>>;
@@ -91,7 +91,8 @@ impl Task {
             tokio::join!(
                 driver.run(&mut self.releases),
                 compactor.run(leadership.lost.clone()),
-                raise_format(&self.parts, &store)
+                raise_format(&self.parts, &store),
+                Box::pin(retention::sweep(&self.parts))
             );
         };
         tokio::select! {

@@ -11,6 +11,7 @@ pub mod events;
 mod executor;
 mod leader;
 mod measure;
+mod retention;
 mod splits;
 
 use std::{sync::Arc, time::Duration};

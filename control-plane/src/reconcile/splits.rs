@@ -11,14 +11,15 @@ use tokio::{
     time::Instant,
 };
 
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::Parts;
 use crate::{
     clock::timestamp,
     domain::{Snapshot, Uid, time::millis},
-    plan::{Action, Defaults, failed_ask, split},
+    plan::{Action, Defaults, failed_ask, present_route, split},
     store::{LeaderStore, NewPlan, StoreError, Written},
+    trace,
 };
 
 /// How long an agent is waited for.
@@ -93,7 +94,9 @@ impl Splits {
                 continue;
             }
             if let Some(job) = self.job(&action, snapshot) {
-                let abort = self.jobs.spawn(job.run().in_current_span());
+                let span = job.span();
+                let run = job.run().instrument(span).in_current_span();
+                let abort = self.jobs.spawn(run);
                 self.running.insert(uid, Running { action, abort });
             }
         }
@@ -167,6 +170,19 @@ fn is_same(a: &Action, b: &Action) -> bool {
 }
 
 impl Job {
+    /// As part of the trace of the request that made a new plan necessary, if that was one.
+    fn span(&self) -> Span {
+        let stored = self.snapshot.connectors.get(self.connector.as_str());
+        let pointer = self.snapshot.pointers.get(&self.uid);
+        let planned = pointer.map_or(0, |p| p.generation);
+        let Some(stored) = stored.filter(|c| c.generation > planned && !c.traceparent.is_empty()) else {
+            return Span::none();
+        };
+        let span = tracing::info_span!(parent: None, "plan", connector = self.connector, generation = stored.generation);
+        trace::follow(&span, &stored.traceparent);
+        span
+    }
+
     async fn run(self) {
         let stored = match self.answer().await {
             Ok(answer) => self.store_answer(&answer).await,
@@ -224,7 +240,11 @@ impl Job {
         let stored = self.snapshot.connectors.get(self.connector.as_str())?;
         let nothing = v1::Connector::default();
         let definition = stored.definition.as_ref().unwrap_or(&nothing);
-        Some(question(definition, &self.plugin_version, &self.defaults))
+        let mut ask = question(definition, &self.plugin_version, &self.defaults);
+        if let Some(Question::PlanTasks(plan)) = &mut ask.question {
+            plan.route = present_route(&self.snapshot, &self.connector, &self.input_hash);
+        }
+        Some(ask)
     }
 
     async fn store_answer(&self, answer: &PlanTasksAnswer) -> Result<Written, StoreError> {
@@ -236,6 +256,7 @@ impl Job {
             &self.plugin_version,
             answer,
             &self.defaults,
+            millis(&timestamp(self.parts.clock.wall())),
         );
         let split = match split {
             Ok(split) => split,
@@ -306,7 +327,10 @@ fn question(definition: &v1::Connector, plugin_version: &str, defaults: &Default
             .map_or(defaults.create_queues, |create| {
                 u32::try_from(create.queues).unwrap_or(0)
             }),
-        question: Some(Question::PlanTasks(PlanTasks { tasks_max })),
+        question: Some(Question::PlanTasks(PlanTasks {
+            tasks_max,
+            route: Vec::new(),
+        })),
         ..Ask::default()
     }
 }

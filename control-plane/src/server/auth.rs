@@ -42,22 +42,18 @@ impl Authenticator {
             if request.uri().path().starts_with("/grpc.health.v1.Health/") {
                 return Ok(Principal("health".into()));
             }
-            let given = request
-                .headers()
-                .get("authorization")
-                .and_then(|v| v.to_str().ok());
-            let token = given.and_then(|v| v.strip_prefix("Bearer ").or_else(|| v.strip_prefix("bearer ")));
+            let given = request.headers().get("authorization");
+            let Some(given) = given else {
+                return Err(unauthenticated("this listener asks for a bearer token"));
+            };
+            let token = given.to_str().ok().and_then(bearer);
             let Some(token) = token else {
-                return Err(Refusal::new(
-                    Reason::Unauthenticated,
-                    "this listener asks for a bearer token",
+                return Err(unauthenticated(
+                    "the header `authorization` holds no bearer token",
                 ));
             };
-            let Some(owner) = self.config.owner(token.trim()) else {
-                return Err(Refusal::new(
-                    Reason::Unauthenticated,
-                    "the bearer token is not known",
-                ));
+            let Some(owner) = self.config.owner(token) else {
+                return Err(unauthenticated("the bearer token is not known"));
             };
             return Ok(Principal(owner.to_owned()));
         }
@@ -78,6 +74,17 @@ impl Authenticator {
             None => Principal("anonymous".into()),
         })
     }
+}
+
+/// The token of `Bearer TOKEN`; the scheme's case does not matter.
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthenticated(what: &str) -> Refusal {
+    let message = format!("{what}; send `authorization: Bearer TOKEN` (gantry: --token-file FILE)");
+    Refusal::new(Reason::Unauthenticated, message)
 }
 
 /// See [`Authenticator::layer`].
@@ -126,5 +133,49 @@ where
                 Box::pin(async move { Ok(answer) })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef";
+
+    fn caller(path: &str, authorization: &[u8]) -> Result<Principal, Refusal> {
+        let config = ListenerConfig::default().with_token("ci", TOKEN);
+        let mut request = Request::builder().uri(path);
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
+        Authenticator::new(&config).principal(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn a_known_token_names_the_caller() {
+        for scheme in ["Bearer", "bearer", "BEARER"] {
+            let header = format!("{scheme} {TOKEN}");
+            assert_eq!(caller("/a/B", header.as_bytes()).unwrap(), Principal("ci".into()));
+        }
+    }
+
+    #[test]
+    fn others_are_refused_and_their_token_is_not_repeated() {
+        let headers: [&[u8]; 6] = [
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Bearer 0123456789abcdeX",
+            b"Basic 0123456789abcdef",
+            b"Bearer \xff0123456789abcdef",
+        ];
+        for header in headers {
+            let refusal = caller("/a/B", header).unwrap_err();
+            assert_eq!(refusal.reason(), Reason::Unauthenticated);
+            let status = Status::from(refusal);
+            assert_eq!(status.code(), tonic::Code::Unauthenticated);
+            assert!(!format!("{status:?}").contains("0123456789"), "{status:?}");
+        }
+        assert!(caller("/grpc.health.v1.Health/Check", b"").is_ok());
     }
 }

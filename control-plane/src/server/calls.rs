@@ -4,7 +4,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -12,26 +12,32 @@ use prometheus_client::{
         family::Family,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use tokio::time::Instant;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field::Empty};
 
-use super::trace;
+use super::methods::Methods;
+use crate::trace;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct CallLabels {
     method: String,
     code: String,
 }
 
-/// Counts and times of calls, by method and code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    method: String,
+}
+
+/// Counts by method and code, times by method. There are only so many of both: unknown methods count as one.
 #[derive(Clone)]
 pub struct CallMetrics {
-    calls: Family<Labels, Counter>,
-    seconds: Family<Labels, Histogram>,
+    calls: Family<CallLabels, Counter>,
+    seconds: Family<MethodLabels, Histogram>,
 }
 
 impl CallMetrics {
@@ -41,14 +47,16 @@ impl CallMetrics {
             calls: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.0, 16))),
         };
-        registry.register(
-            "gantry_rpc_calls",
-            "Calls answered, or streams begun",
+        let r = registry.sub_registry_with_prefix("gantry_server");
+        r.register(
+            "rpcs",
+            "Calls answered and streams begun, by method and gRPC code",
             metrics.calls.clone(),
         );
-        registry.register(
-            "gantry_rpc_seconds",
+        r.register_with_unit(
+            "rpc_duration",
             "Time to the answer, or to the begin of a stream",
+            Unit::Seconds,
             metrics.seconds.clone(),
         );
         metrics
@@ -58,14 +66,16 @@ impl CallMetrics {
 /// What every call gets: a request id, a span that continues the caller's trace, and a place in the metrics.
 #[derive(Clone)]
 pub struct Calls {
-    metrics: Arc<CallMetrics>,
+    metrics: CallMetrics,
+    methods: Arc<Methods>,
 }
 
 impl Calls {
     /// Counts in `metrics`.
     pub fn new(metrics: CallMetrics) -> Self {
         Self {
-            metrics: Arc::new(metrics),
+            metrics,
+            methods: Arc::new(Methods::served()),
         }
     }
 
@@ -73,6 +83,61 @@ impl Calls {
     pub fn layer(&self) -> CallsLayer {
         CallsLayer(self.clone())
     }
+
+    fn span(&self, method: &str, request_id: &str, headers: &HeaderMap) -> Span {
+        // Who probes every few seconds fills logs and traces with nothing.
+        if method.starts_with("grpc.") {
+            return Span::none();
+        }
+        let span = tracing::info_span!(
+            "rpc",
+            otel.name = method,
+            otel.kind = "server",
+            otel.status_code = Empty,
+            request_id,
+            code = Empty
+        );
+        trace::follow_headers(&span, headers);
+        span
+    }
+
+    fn answered(&self, span: &Span, method: String, code: Code, began: Instant) {
+        let code_name = format!("{code:?}");
+        span.record("code", &code_name);
+        if is_fault(code) {
+            span.record("otel.status_code", "ERROR");
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let by_method = MethodLabels {
+            method: method.clone(),
+        };
+        self.metrics.seconds.get_or_create(&by_method).observe(seconds);
+        let labels = CallLabels {
+            method,
+            code: code_name,
+        };
+        self.metrics.calls.get_or_create(&labels).inc();
+    }
+}
+
+/// Whether the server has to be looked at: what callers do wrong is no fault of the call.
+fn is_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
+/// Without the header the call is a stream, or a unary answer whose status comes as trailer: it was OK so far.
+fn code_of(headers: &HeaderMap) -> Code {
+    headers
+        .get("grpc-status")
+        .map_or(Code::Ok, |v| Code::from_bytes(v.as_bytes()))
 }
 
 /// See [`Calls::layer`].
@@ -113,17 +178,16 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let method = self.calls.methods.name(request.uri().path()).to_owned();
         let given = request
             .headers()
             .get(REQUEST_ID)
             .and_then(|v| v.to_str().ok())
             .filter(|v| v.len() <= 64);
         let id = given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
-        let span = tracing::info_span!("rpc", otel.name = %method, method = %method, request_id = %id, code = tracing::field::Empty);
-        trace::continue_trace(&span, request.headers());
-        let started = Instant::now();
-        let metrics = self.calls.metrics.clone();
+        let span = self.calls.span(&method, &id, request.headers());
+        let began = Instant::now();
+        let calls = self.calls.clone();
         let answer = {
             let _entered = span.enter();
             self.inner.call(request)
@@ -132,23 +196,10 @@ where
         Box::pin(
             async move {
                 let mut response = answer.await?;
-                // Without the header the call is a stream, or a unary answer whose status comes as trailer: it was OK so far.
-                let code = response
-                    .headers()
-                    .get("grpc-status")
-                    .and_then(|v| v.to_str().ok())
-                    .unwrap_or("0")
-                    .to_owned();
-                recorded.record("code", &code);
+                calls.answered(&recorded, method, code_of(response.headers()), began);
                 if let Ok(value) = HeaderValue::from_str(&id) {
                     response.headers_mut().insert(REQUEST_ID, value);
                 }
-                let labels = Labels { method, code };
-                metrics.calls.get_or_create(&labels).inc();
-                metrics
-                    .seconds
-                    .get_or_create(&labels)
-                    .observe(started.elapsed().as_secs_f64());
                 Ok(response)
             }
             .instrument(span),

@@ -1,7 +1,14 @@
-use std::{fmt, net::SocketAddr, path::Path};
+use std::{collections::HashMap, fmt, net::SocketAddr, path::Path};
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+use super::Tls;
+
+/// Shortest token that is accepted.
+const TOKEN: usize = 16;
+
+type TokenDigest = [u8; 32];
 
 /// How one listener is secured. `Debug` shows no secret.
 #[derive(Clone, Default)]
@@ -9,18 +16,7 @@ pub struct ListenerConfig {
     /// TLS; None: plain text.
     pub tls: Option<Tls>,
     /// Digests of accepted bearer tokens with the names of their owners. Empty: no token is asked for.
-    tokens: Vec<([u8; 32], String)>,
-}
-
-/// Certificate and key, as PEM.
-#[derive(Clone)]
-pub struct Tls {
-    /// Certificate chain.
-    pub certificate: Vec<u8>,
-    /// Private key.
-    pub key: Vec<u8>,
-    /// Clients must show a certificate of this CA.
-    pub client_ca: Option<Vec<u8>>,
+    tokens: HashMap<TokenDigest, String>,
 }
 
 /// Why a listener is not started as configured.
@@ -43,13 +39,49 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// Certificate and key are no PEM, or do not belong together.
+    #[error("the certificate {certificate} cannot be used with the key {key}")]
+    Certificate {
+        /// File of the certificate.
+        certificate: String,
+        /// File of the key.
+        key: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The clients' CA is no PEM certificate.
+    #[error("{path} holds no certificate of a CA")]
+    ClientCa {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
     /// A line of a token file is not `NAME TOKEN`.
-    #[error("{path}:{line} is not of the form `NAME TOKEN`, with a token of at least 16 characters")]
+    #[error(
+        "{path}:{line} is not of the form `NAME TOKEN`, with a token of at least {TOKEN} visible ASCII characters"
+    )]
     TokenLine {
         /// The file.
         path: String,
         /// The line, from 1.
         line: usize,
+    },
+    /// A token stands for two names.
+    #[error("{path}:{line} has the token of another line")]
+    TokenTwice {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Everybody would be let in.
+    #[error("{path} holds no token")]
+    NoToken {
+        /// The file.
+        path: String,
     },
 }
 
@@ -57,65 +89,83 @@ impl ListenerConfig {
     /// Reads tokens from a file: `NAME TOKEN` a line, `#` begins a comment.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`], [`ConfigError::TokenLine`].
+    /// [`ConfigError::Unreadable`], [`ConfigError::TokenLine`], [`ConfigError::TokenTwice`], [`ConfigError::NoToken`].
     pub fn with_token_file(mut self, path: &Path) -> Result<Self, ConfigError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: shown.clone(),
-            source,
-        })?;
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
         for (i, line) in text.lines().enumerate() {
-            let line = line.trim();
+            let (line, number) = (line.trim(), i + 1);
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match line.split_whitespace().collect::<Vec<_>>()[..] {
-                [name, token] if token.len() >= 16 => self = self.with_token(name, token),
-                _ => {
-                    return Err(ConfigError::TokenLine {
-                        path: shown,
-                        line: i + 1,
-                    });
-                }
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [name, token] = words[..] else {
+                return Err(ConfigError::TokenLine {
+                    path: shown,
+                    line: number,
+                });
+            };
+            // Others could not be sent in a header.
+            if token.len() < TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(ConfigError::TokenLine {
+                    path: shown,
+                    line: number,
+                });
             }
+            if self.owner(token).is_some() {
+                return Err(ConfigError::TokenTwice {
+                    path: shown,
+                    line: number,
+                });
+            }
+            self = self.with_token(name, token);
+        }
+        if self.tokens.is_empty() {
+            return Err(ConfigError::NoToken { path: shown });
         }
         Ok(self)
     }
 
     /// Accepts this token as `name`.
     pub fn with_token(mut self, name: &str, token: &str) -> Self {
-        self.tokens
-            .push((Sha256::digest(token.as_bytes()).into(), name.to_owned()));
+        self.tokens.insert(digest(token), name.to_owned());
         self
     }
 
     /// Reads certificate and key, and the clients' CA if there is one.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`].
+    /// [`ConfigError::Unreadable`], [`ConfigError::Certificate`], [`ConfigError::ClientCa`].
     pub fn with_tls(
         mut self,
         certificate: &Path,
         key: &Path,
         client_ca: Option<&Path>,
     ) -> Result<Self, ConfigError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| ConfigError::Unreadable {
-                path: path.display().to_string(),
-                source,
-            })
-        };
-        self.tls = Some(Tls {
+        let mut tls = Tls {
             certificate: read(certificate)?,
             key: read(key)?,
-            client_ca: client_ca.map(read).transpose()?,
-        });
+            client_ca: None,
+        };
+        tls.check().map_err(|source| ConfigError::Certificate {
+            certificate: certificate.display().to_string(),
+            key: key.display().to_string(),
+            source,
+        })?;
+        if let Some(path) = client_ca {
+            tls.client_ca = Some(read(path)?);
+            tls.check().map_err(|source| ConfigError::ClientCa {
+                path: path.display().to_string(),
+                source,
+            })?;
+        }
+        self.tls = Some(tls);
         Ok(self)
     }
 
     /// Whether callers have to say who they are.
     pub fn authenticates(&self) -> bool {
-        !self.tokens.is_empty() || self.tls.as_ref().is_some_and(|t| t.client_ca.is_some())
+        self.asks_for_tokens() || self.tls.as_ref().is_some_and(|t| t.client_ca.is_some())
     }
 
     /// Refuses what others could reach unprotected.
@@ -135,12 +185,13 @@ impl ListenerConfig {
         Err(ConfigError::Exposed { address, missing })
     }
 
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     pub(super) fn owner(&self, token: &str) -> Option<&str> {
-        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        self.tokens
-            .iter()
-            .find(|(known, _)| *known == digest)
-            .map(|(_, name)| name.as_str())
+        self.tokens.get(&digest(token)).map(String::as_str)
     }
 
     pub(super) fn asks_for_tokens(&self) -> bool {
@@ -148,11 +199,24 @@ impl ListenerConfig {
     }
 }
 
+/// What is compared in place of tokens: how long a look-up takes tells nothing about one.
+fn digest(token: &str) -> TokenDigest {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Unreadable {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
 impl fmt::Debug for ListenerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.tokens.iter().map(|(_, name)| name.as_str()).collect();
+        let mut names: Vec<_> = self.tokens.values().collect();
+        names.sort();
         f.debug_struct("ListenerConfig")
-            .field("tls", &self.tls.is_some())
+            .field("tls", &self.tls)
             .field("tokens", &names)
             .finish()
     }
@@ -164,6 +228,12 @@ mod tests {
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    fn tokens(text: &str) -> Result<ListenerConfig, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        ListenerConfig::default().with_token_file(file.path())
     }
 
     #[test]
@@ -184,21 +254,34 @@ mod tests {
 
     #[test]
     fn tokens_are_read_and_never_shown() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "# who\nci 0123456789abcdef\n\nops fedcba9876543210\n",
-        )
-        .unwrap();
-        let config = ListenerConfig::default().with_token_file(file.path()).unwrap();
+        let config = tokens("# who\nci 0123456789abcdef\n\nops fedcba9876543210\n").unwrap();
         assert_eq!(config.owner("fedcba9876543210"), Some("ops"));
         assert_eq!(config.owner("wrong"), None);
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
-        std::fs::write(file.path(), "ci short\n").unwrap();
-        let error = ListenerConfig::default()
-            .with_token_file(file.path())
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(":1 "), "{error}");
+    }
+
+    #[test]
+    fn a_faulty_token_file_is_refused_by_its_line_and_without_its_token() {
+        for (text, says) in [
+            ("ci short\n", ":1 "),
+            ("\nci 0123456789abcdef more\n", ":2 "),
+            ("0123456789abcdef\n", ":1 "),
+            ("ci 0123456789abcdefä\n", ":1 "),
+            ("ci 0123456789abcdef\nops 0123456789abcdef\n", ":2 "),
+        ] {
+            let said = tokens(text).unwrap_err().to_string();
+            assert!(said.contains(says) && !said.contains("0123456789"), "{said}");
+        }
+        for nobody in ["", "# ci 0123456789abcdef\n"] {
+            assert!(matches!(tokens(nobody), Err(ConfigError::NoToken { .. })));
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused_before_anything_listens() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no PEM\n").unwrap();
+        let refused = ListenerConfig::default().with_tls(file.path(), file.path(), None);
+        assert!(matches!(refused, Err(ConfigError::Certificate { .. })));
     }
 }

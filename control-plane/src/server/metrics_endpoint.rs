@@ -1,4 +1,4 @@
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -6,7 +6,7 @@ use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 /// Serves `GET /metrics` in Prometheus' text form until `shutdown`.
 pub async fn serve_metrics(
@@ -20,7 +20,11 @@ pub async fn serve_metrics(
             () = &mut shutdown => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, _)) = accepted else {
+            // Out of files, most likely: asking again at once would only take the processor as well.
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
         let registry = registry.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {

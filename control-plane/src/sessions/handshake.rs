@@ -8,8 +8,6 @@ use gantry_proto::{
     error::{Reason, Refusal},
     v1::Plugin,
 };
-use prost::Message;
-use sha2::{Digest, Sha256};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::timestamp,
-    domain::stored,
+    domain::{hash::plugin_hash, stored},
     store::{
         StoreError,
         codec::FORMAT,
@@ -244,14 +242,10 @@ fn plugin_record(plugin: &Plugin) -> stored::PluginRecord {
         agents: Vec::new(),
         ..plugin.clone()
     };
-    let hash = Sha256::digest(plugin.encode_to_vec())
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
     stored::PluginRecord {
         format: FORMAT,
+        hash: plugin_hash(&plugin),
         plugin: Some(plugin),
-        hash,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Keeps the session keys of this replica true: marks agents silent, takes open sessions to a new lease, lets go of
-//! what others have taken over.
+//! what others have taken over, and answers for sessions that no stream has.
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,13 +47,13 @@ pub(super) async fn follow(sessions: Sessions) {
             Change::Keys { keys, .. } => {
                 for key in keys.iter() {
                     if let Key::Session(agent) | Key::Instance(agent) = key {
-                        compare(&sessions, agent).await;
+                        compare(&sessions, agent);
                     }
                 }
             }
             Change::Lagged => {
                 for agent in sessions.registry().agents() {
-                    compare(&sessions, &agent).await;
+                    compare(&sessions, &agent);
                 }
             }
             Change::Replaced => {
@@ -70,6 +70,7 @@ pub(super) async fn keep(sessions: Sessions) {
     let mut lease = sessions.lease().watch();
     let mut id = sessions.lease().id();
     loop {
+        adopt_orphans(&sessions).await;
         let (jobs, next) = due(&sessions);
         if !jobs.is_empty() {
             futures::stream::iter(jobs)
@@ -155,7 +156,7 @@ async fn carry_out(sessions: &Sessions, job: Job) {
                 "marked silent"
             };
             tracing::info!(agent = &**agent, what, "session key written");
-            compare(sessions, agent).await;
+            compare(sessions, agent);
         }
         Ok(None) => registry.forget(agent, job.serial, || {
             refusal("another session of the agent was accepted")
@@ -194,31 +195,38 @@ async fn write(sessions: &Sessions, job: &Job) -> Result<Option<Expected>, Store
 }
 
 /// Compares an attachment with what the mirror has: another writer of the agent's keys ends it.
-async fn compare(sessions: &Sessions, agent: &Arc<str>) {
-    let (instance, session) = sessions.mirror().read(|s| {
-        let instance = s.instances.get(agent).map_or(0, |i| i.mod_revision);
-        (instance, s.sessions.get(agent).cloned())
-    });
+fn compare(sessions: &Sessions, agent: &Arc<str>) {
+    let instance = sessions
+        .mirror()
+        .read(|s| s.instances.get(agent).map_or(0, |i| i.mod_revision));
     let known = sessions
         .registry()
         .look(agent, |a| (a.serial, a.writing, a.keys.instance));
-    match known {
-        Some((serial, false, written)) if instance > written => {
-            sessions.registry().forget(agent, serial, || {
-                refusal("another session of the agent was accepted")
-            });
-        }
-        Some(_) => {}
-        None => {
-            if session.is_some_and(|s| s.replica == sessions.settings().replica && !s.silent) {
-                adopt(sessions, agent).await;
-            }
-        }
+    if let Some((serial, false, written)) = known
+        && instance > written
+    {
+        sessions.registry().forget(agent, serial, || {
+            refusal("another session of the agent was accepted")
+        });
     }
 }
 
-/// A session on this replica's lease that no stream of it has: its hello was accepted, but the answer was lost. Somebody
-/// has to say when it is silent.
+/// Sessions on this replica's lease that no stream of it has: their hellos were accepted, but the answers of the store were
+/// lost. They would live as long as this replica; somebody has to say when they are silent.
+async fn adopt_orphans(sessions: &Sessions) {
+    let own = &sessions.settings().replica;
+    let named: Vec<Arc<str>> = sessions.mirror().read(|s| {
+        let live = s.sessions.iter().filter(|(_, s)| s.replica == *own && !s.silent);
+        live.map(|(agent, _)| agent.clone()).collect()
+    });
+    let registry = sessions.registry();
+    let orphans = named.into_iter().filter(|a| registry.look(a, |_| ()).is_none());
+    futures::stream::iter(orphans)
+        .for_each_concurrent(AT_ONCE, |agent| async move { adopt(sessions, &agent).await })
+        .await;
+}
+
+/// Looks in the store itself: the mirror may show a session that has just ended.
 async fn adopt(sessions: &Sessions, agent: &Arc<str>) {
     let Ok(present) = sessions.store().read_agent(agent).await else {
         return;

@@ -8,6 +8,7 @@
 //!
 //! Every replica serves whoever dialled it; none of this knows who leads.
 
+mod allowance;
 pub mod asker;
 pub mod asks;
 mod commits;
@@ -26,6 +27,7 @@ pub mod reports;
 pub mod service;
 mod session;
 mod status;
+mod traces;
 
 use std::{
     sync::{

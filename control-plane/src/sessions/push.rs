@@ -1,16 +1,24 @@
 //! Which push an agent gets next: the full set first, then deltas on what it acknowledged, one at a time. Pure.
 
+use std::time::Duration;
+
 use gantry_proto::{
     agent::v1::{Assignment, TaskAssignment, TaskRef},
     digest,
 };
 use prost::Message;
+use tokio::time::Instant;
 
-use super::desired::Tasks;
+use super::{allowance::Allowance, desired::Tasks};
 use crate::domain::TaskId;
 
 /// Bytes of tasks in one chunk.
 const CHUNK: usize = (1 << 20) - 4096;
+/// Full sets that an agent may ask for in a row. One that can make nothing of them would go on for ever, at the speed of
+/// the connection.
+const FULL_SETS: u32 = 3;
+/// One more is due after so long.
+const FULL_SET_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the agent has, as far as this session knows.
 #[derive(Debug, Default)]
@@ -25,9 +33,10 @@ enum Base {
 }
 
 /// Decides pushes of one session. Holds two numbers a task, however many changes there are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pusher {
     base: Base,
+    full_sets: Allowance,
 }
 
 /// A push to be made.
@@ -44,16 +53,39 @@ pub struct Push {
 }
 
 impl Pusher {
+    /// For a new session.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            base: Base::Unknown,
+            full_sets: Allowance::new(FULL_SETS, FULL_SET_INTERVAL, now),
+        }
+    }
+
+    /// When a push may be made; None: not before the last one is acknowledged.
+    pub fn free_at(&self, now: Instant) -> Option<Instant> {
+        match self.base {
+            Base::Sent { .. } => None,
+            Base::Unknown => Some(self.full_sets.free_at(now)),
+            Base::Acked { .. } => Some(now),
+        }
+    }
+
     /// The push that is due, if any; it counts as sent.
-    pub fn next(&mut self, revision: i64, desired: &Tasks) -> Option<Push> {
+    pub fn next(&mut self, revision: i64, desired: &Tasks, now: Instant) -> Option<Push> {
+        if self.free_at(now).is_none_or(|at| at > now) {
+            return None;
+        }
         let push = match &self.base {
             Base::Sent { .. } => return None,
-            Base::Unknown => Push {
-                revision,
-                base_revision: 0,
-                changed: desired.keys().cloned().collect(),
-                removed: Vec::new(),
-            },
+            Base::Unknown => {
+                self.full_sets.take(now);
+                Push {
+                    revision,
+                    base_revision: 0,
+                    changed: desired.keys().cloned().collect(),
+                    removed: Vec::new(),
+                }
+            }
             Base::Acked {
                 revision: base,
                 tasks,
@@ -97,11 +129,6 @@ impl Pusher {
                 false
             }
         }
-    }
-
-    /// A push waits for its answer.
-    pub fn waiting(&self) -> bool {
-        matches!(self.base, Base::Sent { .. })
     }
 }
 
@@ -177,9 +204,13 @@ mod tests {
             .collect()
     }
 
+    fn pusher() -> Pusher {
+        Pusher::new(Instant::now())
+    }
+
     #[test]
     fn the_first_push_is_the_full_set_even_if_it_is_empty() {
-        let push = Pusher::default().next(9, &set(&[])).unwrap();
+        let push = pusher().next(9, &set(&[]), Instant::now()).unwrap();
         assert_eq!(
             push,
             Push {
@@ -193,12 +224,12 @@ mod tests {
 
     #[test]
     fn one_push_at_a_time_and_newer_state_overwrites_in_place() {
-        let mut p = Pusher::default();
-        assert!(p.next(9, &set(&[(0, 5, 5), (1, 6, 6)])).is_some());
-        assert_eq!(p.next(10, &set(&[(0, 5, 10), (1, 6, 6)])), None);
-        assert_eq!(p.next(12, &set(&[(0, 5, 12), (2, 11, 11)])), None);
+        let (mut p, now) = (pusher(), Instant::now());
+        assert!(p.next(9, &set(&[(0, 5, 5), (1, 6, 6)]), now).is_some());
+        assert_eq!(p.next(10, &set(&[(0, 5, 10), (1, 6, 6)]), now), None);
+        assert_eq!(p.next(12, &set(&[(0, 5, 12), (2, 11, 11)]), now), None);
         assert!(p.acked(9, false));
-        let push = p.next(12, &set(&[(0, 5, 12), (2, 11, 11)])).unwrap();
+        let push = p.next(12, &set(&[(0, 5, 12), (2, 11, 11)]), now).unwrap();
         assert_eq!(
             (push.base_revision, push.changed, push.removed),
             (9, vec![id(0), id(2)], vec![id(1)])
@@ -207,20 +238,38 @@ mod tests {
 
     #[test]
     fn nothing_new_is_no_push_and_a_late_ack_is_ignored() {
-        let mut p = Pusher::default();
-        p.next(9, &set(&[(0, 5, 5)]));
+        let (mut p, now) = (pusher(), Instant::now());
+        p.next(9, &set(&[(0, 5, 5)]), now);
         assert!(!p.acked(8, false));
-        assert!(p.waiting());
+        assert_eq!(p.free_at(now), None, "still unacknowledged");
         assert!(p.acked(9, false));
-        assert_eq!(p.next(15, &set(&[(0, 5, 5)])), None);
+        assert_eq!(p.next(15, &set(&[(0, 5, 5)]), now), None);
     }
 
     #[test]
     fn a_resync_brings_the_full_set_again() {
-        let mut p = Pusher::default();
-        p.next(9, &set(&[(0, 5, 5)]));
+        let (mut p, now) = (pusher(), Instant::now());
+        p.next(9, &set(&[(0, 5, 5)]), now);
         assert!(p.acked(9, true));
-        assert_eq!(p.next(9, &set(&[(0, 5, 5)])).unwrap().base_revision, 0);
+        assert_eq!(p.next(9, &set(&[(0, 5, 5)]), now).unwrap().base_revision, 0);
+    }
+
+    #[test]
+    fn an_agent_that_takes_no_full_set_gets_only_one_in_a_while() {
+        let (mut p, start) = (pusher(), Instant::now());
+        let (mut now, mut sent) = (start, 0);
+        while now < start + Duration::from_secs(600) {
+            if p.next(9, &set(&[(0, 5, 5)]), now).is_some() {
+                sent += 1;
+                assert!(p.acked(9, true));
+            }
+            now = p.free_at(now).unwrap().max(now + Duration::from_millis(1));
+        }
+        assert_eq!(sent, 3 + 59);
+        // What it can take again it gets at once.
+        p.next(9, &set(&[]), now).unwrap();
+        assert!(p.acked(9, false));
+        assert!(p.next(10, &set(&[(0, 5, 5)]), now).is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
 use crate::domain::{TaskId, Versioned, stored};
 
 /// A task earns one write in so long.
@@ -43,8 +44,7 @@ struct Entry {
     pending: Option<Report>,
     writing: Option<Report>,
     written: Option<Written>,
-    saved: u32,
-    earned: Instant,
+    writes: Allowance,
     /// When the last write was begun.
     wrote_at: Instant,
     not_before: Instant,
@@ -63,8 +63,7 @@ impl Reports {
             pending: None,
             writing: None,
             written: None,
-            saved: SAVED,
-            earned: now,
+            writes: Allowance::new(SAVED, INTERVAL, now),
             wrote_at: now,
             not_before: now,
         });
@@ -74,7 +73,7 @@ impl Reports {
             .is_some_and(|w| w.status.fence != report.status.fence)
         {
             entry.written = None;
-            entry.saved = SAVED;
+            entry.writes = Allowance::new(SAVED, INTERVAL, now);
         }
         entry.pending = Some(report);
     }
@@ -86,12 +85,11 @@ impl Reports {
             if due.len() >= most {
                 break;
             }
-            entry.earn(now);
             if entry.due_at(now).is_some_and(|at| at <= now)
                 && let Some(report) = entry.pending.take()
             {
                 if !is_urgent(&report) {
-                    entry.saved = entry.saved.saturating_sub(1);
+                    entry.writes.take(now);
                 }
                 entry.wrote_at = now;
                 entry.writing = Some(report.clone());
@@ -171,16 +169,6 @@ impl Reports {
 }
 
 impl Entry {
-    fn earn(&mut self, now: Instant) {
-        while self.saved < SAVED && now >= self.earned + INTERVAL {
-            self.saved += 1;
-            self.earned += INTERVAL;
-        }
-        if self.saved == SAVED {
-            self.earned = now;
-        }
-    }
-
     fn due_at(&self, now: Instant) -> Option<Instant> {
         let report = self.pending.as_ref()?;
         if self.writing.is_some() {
@@ -188,8 +176,7 @@ impl Entry {
         }
         let at = match (is_urgent(report), self.changes(report)) {
             (true, _) => now,
-            (false, true) if self.saved > 0 => now,
-            (false, true) => self.earned + INTERVAL,
+            (false, true) => self.writes.free_at(now),
             (false, false) => self.wrote_at + INTERVAL,
         };
         Some(at.max(self.not_before))

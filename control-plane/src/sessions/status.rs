@@ -1,7 +1,7 @@
 //! From what agents report to what is stored. Pure.
 
 use gantry_proto::{
-    agent::v1::{TaskAck, TaskRef, TaskStatus},
+    agent::v1::{Gap, TaskAck, TaskRef, TaskStatus},
     v1::{Problem, problem::Domain, task::State},
 };
 use pbjson_types::Timestamp;
@@ -14,6 +14,8 @@ use crate::{
 
 /// Bytes of a text that an agent reports.
 const TEXT: usize = 4096;
+/// Gaps that an agent reports of a task.
+const GAPS: usize = 8;
 
 /// The task that a message names; None: it names none.
 pub(super) fn task_id(uid: &str, n: u32) -> Option<TaskId> {
@@ -51,6 +53,7 @@ pub(super) fn stored_status(agent: &str, instance_uid: &str, reported: TaskStatu
         restart_nonce: reported.restart_nonce,
         replan_wanted: reported.replan_wanted,
         refusal: None,
+        gaps: reported.gaps.into_iter().take(GAPS).map(bounded_gap).collect(),
     }
 }
 
@@ -107,6 +110,14 @@ fn bounded(problem: Problem) -> Problem {
         fix: cut(problem.fix),
         reason: cut(problem.reason),
         ..problem
+    }
+}
+
+fn bounded_gap(gap: Gap) -> Gap {
+    Gap {
+        unit: cut(gap.unit),
+        problem: gap.problem.map(bounded),
+        ..gap
     }
 }
 

@@ -13,7 +13,7 @@ use etcd_client::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Expect, Guarded, Key, Keys, QuotaLevel, StoreError, codec, shared_lease::SharedLeases};
-use crate::domain::stored;
+use crate::{domain::stored, metrics::StoreMetrics};
 
 /// Largest message taken from etcd. tonic's own limit of 4 MiB is less than a list of large values.
 const MAX_ANSWER: usize = 64 << 20;
@@ -70,6 +70,7 @@ struct Inner {
     settings: Settings,
     shared_leases: SharedLeases,
     quota: AtomicU8,
+    metrics: StoreMetrics,
     /// The key or prefix whose expectation tests leave out, to see that it is needed.
     #[cfg(test)]
     left_out: parking_lot::Mutex<Option<String>>,
@@ -93,6 +94,7 @@ impl Store {
                 settings,
                 shared_leases: SharedLeases::default(),
                 quota: AtomicU8::new(QuotaLevel::Ok.into()),
+                metrics: StoreMetrics::default(),
                 #[cfg(test)]
                 left_out: parking_lot::Mutex::new(None),
             }),
@@ -107,6 +109,11 @@ impl Store {
     /// How patient calls are.
     pub fn settings(&self) -> Settings {
         self.inner.settings
+    }
+
+    /// What its calls are counted in.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.inner.metrics
     }
 
     /// How full the store was when [`QuotaWatch`](super::QuotaWatch) last looked.
@@ -180,7 +187,7 @@ impl Store {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.call(call, |error| {
+        self.call(true, call, |error| {
             matches!(error, StoreError::NotSent { .. } | StoreError::Unknown { .. })
         })
         .await
@@ -192,11 +199,16 @@ impl Store {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
-        self.call(call, |error| matches!(error, StoreError::NotSent { .. }))
+        self.call(false, call, |error| matches!(error, StoreError::NotSent { .. }))
             .await
     }
 
-    async fn call<T, F, Fut>(&self, mut call: F, again: fn(&StoreError) -> bool) -> Result<T, StoreError>
+    async fn call<T, F, Fut>(
+        &self,
+        reads: bool,
+        mut call: F,
+        again: fn(&StoreError) -> bool,
+    ) -> Result<T, StoreError>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, etcd_client::Error>>,
@@ -205,7 +217,11 @@ impl Store {
         let give_up = Instant::now() + settings.retry_for;
         let mut pause = settings.retry_min;
         loop {
-            let error = match timeout(settings.call_timeout, call()).await {
+            let began = Instant::now();
+            let answer = timeout(settings.call_timeout, call()).await;
+            let ok = matches!(answer, Ok(Ok(_)));
+            self.inner.metrics.called(reads, ok, began.elapsed());
+            let error = match answer {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => StoreError::from(error),
                 Err(_) => StoreError::unknown(format!("no answer within {:?}", settings.call_timeout)),

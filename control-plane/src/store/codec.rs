@@ -55,6 +55,7 @@ stored_messages!(
     Status,
     OffsetsHead,
     OffsetRecord,
+    RetainedOffsets,
     EventRecord,
     AskRecord,
     AnswerRecord,

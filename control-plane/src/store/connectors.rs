@@ -114,6 +114,15 @@ impl Store {
     /// [`StoreError::TooLarge`] for a definition over 256 KiB. [`StoreError::NoSpace`] while the store is
     /// nearly full. `Unknown` only if reading did not help either: the same request id sent again tells.
     pub async fn write_connector(&self, write: &ConnectorWrite) -> Result<ConnectorOutcome, StoreError> {
+        self.write_connector_with(write, |txn| txn).await
+    }
+
+    /// As [`write_connector`](Self::write_connector), in one transaction with something that comes with it.
+    pub(super) async fn write_connector_with(
+        &self,
+        write: &ConnectorWrite,
+        more: impl Fn(Guarded) -> Guarded,
+    ) -> Result<ConnectorOutcome, StoreError> {
         self.check_room()?;
         let size = write.value.definition.as_ref().map_or(0, Message::encoded_len);
         if size > MAX_DEFINITION {
@@ -131,7 +140,7 @@ impl Store {
         let key = Key::Connector(write.name.clone());
         let effect = |txn: Guarded| {
             let uid = || Uid(write.value.uid.as_str().into());
-            let mut txn = txn
+            let mut txn = more(txn)
                 .expect(&Expect::ModRevision(key.clone(), write.seen))
                 .put(&key, &write.value)
                 .or_read(&key);

@@ -30,7 +30,7 @@ const fn row(key: &'static str, value: &'static str, writer: &'static str, mirro
 /// Every key there is. `{seq}` has 16 digits so that events sort by number; all other numbers are plain
 /// decimals. Free text (principals, versions, ids) is escaped like in URLs, so that a `/` always ends a part.
 #[rustfmt::skip]
-pub const TABLE: [Row; 21] = [
+pub const TABLE: [Row; 22] = [
     row("cluster/store_id",                   "StoreId",       "first leader; `gantry admin restored`",           true),
     row("cluster/format",                     "ClusterFormat", "leader",                                          true),
     row("leader",                             "Leader",        "the elected replica, on its lease",               true),
@@ -48,6 +48,7 @@ pub const TABLE: [Row; 21] = [
     row("statuses/{uid}/{n}",                 "Status",        "the serving replica, for the agent",              true),
     row("offsets/{uid}/head",                 "OffsetsHead",   "API",                                             false),
     row("offsets/{uid}/{epoch}/{partition}",  "OffsetRecord",  "commit path; API",                                false),
+    row("retained/{uid}",                     "RetainedOffsets", "leader, with the end of a connector; API, when taken over", false),
     row("events/{uid}/{seq}",                 "EventRecord",   "whoever caused it",                               false),
     row("asks/{agent}/{id}",                  "AskRecord",     "whoever asks; leased 30 s",                       true),
     row("answers/{id}",                       "AnswerRecord",  "the serving replica, for the agent; leased 30 s", true),
@@ -87,10 +88,12 @@ pub enum Key {
     Want(TaskId),
     /// statuses/{uid}/{n}
     Status(TaskId),
-    /// offsets/{uid}/head
+    /// offsets/{uid}/head; absent until offsets are altered for the first time: epoch 0.
     OffsetsHead(Uid),
     /// offsets/{uid}/{epoch}/{partition}; the last part is a [`partition_key`].
     Offset(Uid, i64, Arc<str>),
+    /// retained/{uid}
+    Retained(Uid),
     /// events/{uid}/{seq}
     Event(Uid, i64),
     /// asks/{agent}/{id}
@@ -124,6 +127,8 @@ pub enum Prefix {
     Offsets(Uid),
     /// offsets/{uid}/{epoch}/
     OffsetsEpoch(Uid, i64),
+    /// retained/
+    Retained,
     /// events/{uid}/
     Events(Uid),
     /// asks/{agent}/
@@ -178,6 +183,7 @@ impl Keys {
             ["offsets", uid, epoch, partition] => {
                 Key::Offset(uid_of(uid)?, epoch.parse().ok()?, unescape(partition)?)
             }
+            ["retained", uid] => Key::Retained(uid_of(uid)?),
             ["events", uid, seq] => Key::Event(uid_of(uid)?, seq.parse().ok()?),
             ["asks", agent, id] => Key::Ask(unescape(agent)?, unescape(id)?),
             ["answers", id] => Key::Answer(unescape(id)?),
@@ -251,6 +257,7 @@ impl fmt::Display for Key {
                     escape(partition)
                 )
             }
+            Self::Retained(uid) => write!(f, "{}{}", Prefix::Retained, escape(&uid.0)),
             Self::Event(uid, seq) => write!(f, "{}{seq:016}", Prefix::Events(uid.clone())),
             Self::Ask(agent, id) => write!(f, "{}{}", Prefix::Asks(agent.clone()), escape(id)),
             Self::Answer(id) => write!(f, "answers/{}", escape(id)),
@@ -280,6 +287,7 @@ impl fmt::Display for Prefix {
             Self::Statuses(uid) => write!(f, "statuses/{}/", escape(&uid.0)),
             Self::Offsets(uid) => write!(f, "offsets/{}/", escape(&uid.0)),
             Self::OffsetsEpoch(uid, epoch) => write!(f, "offsets/{}/{epoch}/", escape(&uid.0)),
+            Self::Retained => f.write_str("retained/"),
             Self::Events(uid) => write!(f, "events/{}/", escape(&uid.0)),
             Self::Asks(agent) => write!(f, "asks/{}/", escape(agent)),
         }

@@ -263,7 +263,7 @@ impl LeaderStore {
         let present = self
             .mirror
             .read(|snapshot| snapshot.connectors.get(connector).cloned());
-        if let Some(present) = present.filter(|present| present.mod_revision == spec)
+        if let Some(present) = present.as_ref().filter(|present| present.mod_revision == spec)
             && (present.delete_time.is_none() || present.uid != *uid.0)
         {
             return Err(invalid("a connector is removed that nobody deleted"));
@@ -283,7 +283,20 @@ impl LeaderStore {
         for part in &parts {
             txn = txn.delete_under(part);
         }
-        if !keep_offsets {
+        if keep_offsets {
+            let (plugin, delete_time) = present.map_or((String::new(), None), |present| {
+                let plugin = present.definition.as_ref().map(|d| d.plugin.clone());
+                (plugin.unwrap_or_default(), present.delete_time)
+            });
+            let retained = stored::RetainedOffsets {
+                format: FORMAT,
+                connector: connector.to_owned(),
+                plugin,
+                delete_time,
+                copying: false,
+            };
+            txn = txn.put(&Key::Retained(uid.clone()), &retained);
+        } else {
             txn = txn.delete_under(&Prefix::Offsets(uid.clone()));
         }
         self.run(txn).await

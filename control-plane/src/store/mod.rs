@@ -30,6 +30,7 @@ mod mirror;
 pub mod offset_epochs;
 mod offsets;
 mod read;
+pub mod retained;
 pub mod sessions;
 mod shared_lease;
 mod watch;

@@ -37,6 +37,11 @@ pub struct NewEpoch {
     pub request: Option<Request>,
 }
 
+/// Whether the records of an epoch, as they were when it ended, are still there to go back to.
+pub fn is_kept(present: i64, epoch: i64) -> bool {
+    (0..present).contains(&epoch) && present - epoch <= KEPT_EPOCHS
+}
+
 /// What became of a new epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -136,6 +141,16 @@ impl Store {
         }
     }
 
+    /// The records of an epoch.
+    ///
+    /// # Errors
+    /// As of any read.
+    pub async fn list_epoch(&self, uid: &Uid, epoch: i64) -> Result<Vec<stored::OffsetRecord>, StoreError> {
+        let page = self.list(&Prefix::OffsetsEpoch(uid.clone(), epoch)).await?;
+        let record = |raw: &super::Raw| Ok((*raw.decode::<stored::OffsetRecord>()?.value).clone());
+        page.values.iter().map(record).collect()
+    }
+
     async fn refused(&self, request: Option<&Request>) -> Result<EpochOutcome, StoreError> {
         let Some(request) = request else {
             return Ok(EpochOutcome::Conflict);
@@ -175,7 +190,7 @@ fn checked(record: stored::OffsetRecord) -> Result<stored::OffsetRecord, StoreEr
 }
 
 /// Cuts records into parts that fit one transaction each, the last of a partition named twice winning.
-fn chunks(records: &[stored::OffsetRecord]) -> Vec<Vec<&stored::OffsetRecord>> {
+pub(super) fn chunks(records: &[stored::OffsetRecord]) -> Vec<Vec<&stored::OffsetRecord>> {
     let by_partition: std::collections::BTreeMap<std::sync::Arc<str>, &stored::OffsetRecord> = records
         .iter()
         .map(|record| (partition_key(&record.partition as &Partition), record))

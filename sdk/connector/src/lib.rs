@@ -16,6 +16,7 @@ mod secret;
 mod sink;
 mod source;
 mod spec;
+mod start;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod units;
@@ -33,4 +34,5 @@ pub use secret::SecretRef;
 pub use sink::{Flushed, Sink, SinkContext, SinkPartition, SinkRecord, WriteReport};
 pub use source::{Gap, Polled, Source, SourceContext, SourceRecord, StartPosition};
 pub use spec::{ConfigSpec, Param, ParamType, Rule, Violation};
+pub use start::{Lag, Start};
 pub use value::{Fields, Value};

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Config, ConfigSpec, ConnectorError, Env, Sink, Source};
+use crate::{Config, ConfigSpec, ConnectorError, Env, Fields, Lag, Sink, Source, Start, StartPosition};
 
 /// A connector that an agent can run.
 #[derive(Clone)]
@@ -92,6 +92,40 @@ pub trait SourcePlugin: Send + Sync {
     ) -> Result<Vec<Config>, ConnectorError> {
         let _ = (tasks_max, env);
         Ok(vec![config.clone()])
+    }
+
+    /// Where a partition starts when an operator alters the connector's offsets: checks a position, or looks up one that was
+    /// asked for in another way. Returns both as they shall be stored. Refuse (`User`) what `open` would refuse, and what
+    /// cannot be told. Called while no task of the connector runs; changes nothing outside. The calls for all
+    /// partitions together have 10 s.
+    ///
+    /// The default accepts every position and can tell no other place.
+    async fn start_at(
+        &self,
+        config: &Config,
+        partition: &Fields,
+        start: &Start,
+        env: &Env,
+    ) -> Result<StartPosition, ConnectorError> {
+        let _ = (config, env);
+        match start {
+            Start::Position(position) => Ok(StartPosition {
+                partition: partition.clone(),
+                position: position.clone(),
+            }),
+            Start::Earliest | Start::Latest | Start::Time(_) => Err(start.unknown_to(self.info().name)),
+        }
+    }
+
+    /// How much there is to read after a committed position; None: it cannot be told. Cheap, and changes nothing outside.
+    async fn lag(
+        &self,
+        config: &Config,
+        position: &StartPosition,
+        env: &Env,
+    ) -> Result<Option<Lag>, ConnectorError> {
+        let _ = (config, position, env);
+        Ok(None)
     }
 
     /// A task that is not open yet. Does no I/O.

@@ -9,8 +9,9 @@ use crate::{Config, ConnectorError, Env, Fields, Headers, Payload};
 ///
 /// Gantry calls the methods from one thread that belongs to this task alone, never two at a time, in this order:
 /// `open` once; then `write` and `flush` in any mixture; then `close` once, also after an error of any of them. A method that
-/// blocks or spins harms only this task. A panic counts as an error of domain `Task`. No call is ever dropped while it
-/// is pending, except when the task's time to stop has run out.
+/// blocks or spins harms only this task, which is shown as STALLED after some seconds; past its time limit the thread is given
+/// up. A panic counts as an error of domain `Task`. No call is ever dropped while it is pending, except when the task's time to
+/// stop has run out.
 ///
 /// # What is done and what is not
 /// `write` may buffer. Nothing counts as done before a `flush` that began after it has returned `Ok`: only then does

@@ -8,8 +8,9 @@ use crate::{Config, ConnectorError, Env, Fields, Headers, Payload};
 ///
 /// Gantry calls the methods from one thread that belongs to this task alone, never two at a time, in this order:
 /// `open` once; then `poll` and `committed` in any mixture; then `close` once, also after an error of any of them.
-/// A method that blocks or spins harms only this task; past its time limit the thread is given up, the task is
-/// reported as stuck and `close` is not called. A panic counts as an error of domain `Task`.
+/// A method that blocks or spins harms only this task, which is shown as STALLED after some seconds; past its time limit
+/// the thread is given up, the task is reported as stuck and `close` is not called. A panic counts as an error of domain
+/// `Task`, also one in a destructor.
 ///
 /// # Positions
 /// A *partition* is an independently ordered part of the source: a file, a table, a shard. A *position* is the **next**
@@ -24,7 +25,8 @@ pub trait Source: Send {
     /// (`User`), and never start silently somewhere else.
     async fn open(&mut self, context: SourceContext) -> Result<(), ConnectorError>;
 
-    /// Waits for records and returns some: up to about `max_bytes`, at least one if there is any, fewer at once rather than
+    /// Waits for records (with `.await`, for as long as it takes: only so can Gantry tell a source that has nothing to do from
+    /// one that hangs) and returns some: up to about `max_bytes`, at least one if there is any, fewer at once rather than
     /// more later. An empty answer is allowed (nothing within a while). `end` says that nothing will ever follow.
     ///
     /// Gantry drops the future when it pauses, stops or has a commit to tell, and calls `poll` again later: a record
@@ -35,8 +37,8 @@ pub trait Source: Send {
     async fn poll(&mut self, max_bytes: usize) -> Result<Polled, ConnectorError>;
 
     /// These positions are durably stored: the outside system may be told (a broker's acknowledgement, a replication slot) and may
-    /// delete what lies before them. Only the latest position of each partition is told. An error is logged and
-    /// counted, and the next commit is told all the same. The default does nothing.
+    /// delete what lies before them. Only the latest position of each partition is told. An error is logged, and the next
+    /// commit is told all the same. At most 60 s. The default does nothing.
     async fn committed(&mut self, positions: &[(Arc<Fields>, Fields)]) -> Result<(), ConnectorError> {
         let _ = positions;
         Ok(())
@@ -101,7 +103,8 @@ pub struct Polled {
     pub gaps: Vec<Gap>,
     /// Nothing will ever follow: the task idles and its connector stays RUNNING.
     pub end: bool,
-    /// The tasks should be split anew (a new table, other shards).
+    /// The tasks should be split anew (a new table, other shards). Say so with each answer for as long as it holds: it counts
+    /// for a minute.
     pub replan_wanted: bool,
     /// With no records: do not call again before this has passed. None: call again at once (`poll` itself waited).
     pub idle_for: Option<Duration>,

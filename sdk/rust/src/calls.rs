@@ -31,6 +31,8 @@ macro_rules! call {
     }};
 }
 
+mod offsets;
+
 macro_rules! verb {
     ($(#[$doc:meta])* $name:ident, $method:ident, $request:ident) => {
         $(#[$doc])*
@@ -73,15 +75,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; all violations are in `Error::Refused`.
-    pub async fn create(&self, mut connector: Connector, validate_only: bool) -> Result<Connector, Error> {
-        connector.name = connector_name(&connector.name);
-        let request = CreateConnectorRequest {
-            connector_id: String::new(),
-            connector: Some(connector),
-            validate_only,
-            request_id: self.request_id(),
-        };
-        call!(self, connectors.create_connector(request))
+    pub async fn create(&self, connector: Connector, validate_only: bool) -> Result<Connector, Error> {
+        self.create_adopting(connector, "", validate_only).await
     }
 
     /// Gets a connector by name or id.
@@ -236,18 +231,6 @@ impl Client {
                 return Ok(all);
             }
         }
-    }
-
-    /// The committed positions of a connector.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn offsets(&self, connector: &str) -> Result<ConnectorOffsets, Error> {
-        let name = format!("{}/offsets", connector_name(connector));
-        call!(
-            self,
-            connectors.get_connector_offsets(GetConnectorOffsetsRequest { name })
-        )
     }
 
     /// The newest events of a connector, newest first.

@@ -79,6 +79,24 @@ pub fn connector_view(snapshot: &Snapshot, reasons: &Reasons, name: &str) -> Opt
     Some(view)
 }
 
+/// The connector's row in the table of actions, and the tasks that agents still hold. `present`: as it is stored, which may be
+/// newer than the snapshot has it.
+pub fn row(
+    snapshot: &Snapshot,
+    reasons: &Reasons,
+    name: &str,
+    present: &stored::Connector,
+) -> (Row, Vec<u32>) {
+    let state = connector_view(snapshot, reasons, name).map_or(State::Pending, |c| c.state());
+    let held = status::held(snapshot, &Uid(present.uid.as_str().into()));
+    let target = present
+        .definition
+        .as_ref()
+        .map_or(TargetState::Running, |d| d.target_state());
+    let row = Row::of(present.delete_time.is_some(), target, state, !held.is_empty());
+    (row, held)
+}
+
 /// The plugin's direction, the same in all its versions.
 fn kind(snapshot: &Snapshot, plugin: &str) -> Kind {
     let first = snapshot.plugins.range((plugin.into(), "".into())..).next();

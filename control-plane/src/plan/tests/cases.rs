@@ -73,6 +73,7 @@ fn tell(text: &str) -> Result<String, String> {
                 writeln!(out, "  {line}").unwrap();
             }
             if !std::mem::take(&mut case.dry) {
+                case.model.now_ms = case.now_ms;
                 case.model.apply(&made, &case.facts);
             }
         } else if !line.is_empty() && !line.starts_with('#') {

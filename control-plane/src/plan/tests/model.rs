@@ -17,6 +17,8 @@ pub(super) struct Model {
     pub(super) snapshot: Snapshot,
     /// Every grant that ever was: revision to holder.
     pub(super) fences: BTreeMap<TaskId, i64>,
+    /// When answers of agents are stored.
+    pub(super) now_ms: i64,
 }
 
 fn put<K: Ord, T>(revision: &mut i64, map: &mut BTreeMap<K, Versioned<T>>, key: K, value: T) {
@@ -109,6 +111,22 @@ impl Model {
         put(&mut s.revision, &mut s.pointers, uid(connector), value);
     }
 
+    pub(super) fn put_planned(
+        &mut self,
+        connector: &str,
+        generation: i64,
+        n: u32,
+        task: stored::PlannedTask,
+    ) {
+        let s = &mut self.snapshot;
+        put(
+            &mut s.revision,
+            &mut s.plans,
+            (uid(connector), generation, n),
+            task,
+        );
+    }
+
     /// Does what the leader's executor does. Returns how many actions were applied.
     pub(super) fn apply(&mut self, plan: &Plan, facts: &Facts) -> usize {
         let planned_on = self.snapshot.clone();
@@ -142,6 +160,7 @@ impl Model {
                     plugin_version,
                     &answer,
                     &facts.defaults,
+                    self.now_ms,
                 );
                 let made = made.expect("the model's answers are sound");
                 let s = &mut self.snapshot;

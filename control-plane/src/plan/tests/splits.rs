@@ -1,7 +1,7 @@
 //! From an agent's answer to what is stored.
 
 use gantry_proto::{
-    agent::v1::{PlanTasksAnswer, PlannedTask},
+    agent::v1::{BrokerQueues, PlanTasksAnswer, PlannedTask},
     v1::{
         self,
         connector::{Kind, OnDisconnect, Ordering},
@@ -12,7 +12,7 @@ use gantry_proto::{
 use super::model::{Model, connector, plugin};
 use crate::{
     domain::{hash::spec_hash, stored, time::millis},
-    plan::{Defaults, failed_ask, split},
+    plan::{Defaults, failed_ask, present_route, split},
 };
 
 fn answer(tasks: usize) -> PlanTasksAnswer {
@@ -47,6 +47,7 @@ fn specs(model: &Model) -> Vec<gantry_proto::agent::v1::TaskSpec> {
         "1.0.0",
         &answer(2),
         &defaults(),
+        0,
     )
     .unwrap();
     assert!(
@@ -119,17 +120,12 @@ fn an_equal_split_keeps_the_plan() {
         "1.0.0",
         &answer(2),
         &defaults(),
+        0,
     )
     .unwrap();
     assert_eq!((first.tasks.len(), first.pointer.plan_generation), (2, 1));
     for (n, planned) in (0..).zip(first.tasks) {
-        let s = &mut model.snapshot;
-        let value = crate::domain::Versioned {
-            mod_revision: 9,
-            create_revision: 9,
-            value: planned.into(),
-        };
-        s.plans.insert((super::model::uid("orders"), 1, n), value);
+        model.put_planned("orders", 1, n, planned);
     }
     model.put_pointer("orders", first.pointer);
     let again = split(
@@ -140,6 +136,7 @@ fn an_equal_split_keeps_the_plan() {
         "1.0.0",
         &answer(2),
         &defaults(),
+        0,
     )
     .unwrap();
     assert_eq!(
@@ -150,6 +147,9 @@ fn an_equal_split_keeps_the_plan() {
         ),
         (0, 1, "h2")
     );
+    // Whoever still wants another split is heard again, but not at once, and asks another agent first.
+    let next = again.pointer.next_attempt_time.as_ref().map(millis);
+    assert_eq!((next, again.pointer.attempts), (Some(30_000), 1));
     let other = split(
         &model.snapshot,
         "orders",
@@ -158,16 +158,62 @@ fn an_equal_split_keeps_the_plan() {
         "1.0.0",
         &answer(3),
         &defaults(),
+        0,
     )
     .unwrap();
     assert_eq!((other.tasks.len(), other.pointer.plan_generation), (3, 2));
 }
 
 #[test]
+fn every_task_knows_the_route_of_the_split_and_the_next_question_has_it() {
+    let queue = |topic: &str, broker: &str, id| v1::Queue {
+        topic: topic.into(),
+        broker: broker.into(),
+        id,
+    };
+    let task = |queues| PlannedTask { config: None, queues };
+    let answer = PlanTasksAnswer {
+        tasks: vec![
+            task(vec![queue("t", "b", 1), queue("t", "a", 0)]),
+            task(vec![queue("s", "a", 0), queue("t", "b", 0)]),
+        ],
+        total_queues: 4,
+    };
+    let mut model = model(|_, p| p.set_kind(Kind::Sink));
+    let made = split(
+        &model.snapshot,
+        "orders",
+        1,
+        "h",
+        "1.0.0",
+        &answer,
+        &defaults(),
+        0,
+    )
+    .unwrap();
+    let expected = [("s", "a", 1), ("t", "a", 1), ("t", "b", 2)];
+    let expected = expected.map(|(topic, broker, queues)| BrokerQueues {
+        topic: topic.into(),
+        broker: broker.into(),
+        queues,
+    });
+    for task in &made.tasks {
+        assert_eq!(task.spec.as_ref().unwrap().route, expected);
+    }
+    for (n, planned) in (0..).zip(made.tasks) {
+        model.put_planned("orders", 1, n, planned);
+    }
+    model.put_pointer("orders", made.pointer);
+    assert_eq!(present_route(&model.snapshot, "orders", "h"), expected);
+    // What a person has restarted or changed takes the route as it is.
+    assert_eq!(present_route(&model.snapshot, "orders", "another"), []);
+}
+
+#[test]
 fn answers_that_cannot_be_used() {
     let model = model(|_, _| ());
     let refused = |answer: &PlanTasksAnswer| {
-        split(&model.snapshot, "orders", 1, "h", "1.0.0", answer, &defaults())
+        split(&model.snapshot, "orders", 1, "h", "1.0.0", answer, &defaults(), 0)
             .unwrap_err()
             .message
     };

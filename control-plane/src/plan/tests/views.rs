@@ -9,7 +9,7 @@ use gantry_proto::v1::{
 
 use super::model::{Model, connector, plugin, session, task, uid};
 use crate::{
-    domain::{stored, time::timestamp, view},
+    domain::{catalog::Catalog, stored, time::timestamp, view},
     plan::{Facts, explain, failed_ask, plan},
 };
 
@@ -204,6 +204,29 @@ fn the_worst_task_gives_the_error() {
 }
 
 #[test]
+fn a_task_that_does_not_move_is_shown_with_its_cause() {
+    let mut model = model(&["a", "b"], 2);
+    settle(&mut model, true);
+    report(&mut model, 1, Task::Stalled);
+    let view = seen(&model);
+    assert_eq!(
+        (view.state(), view.error.unwrap().reason.as_str()),
+        (State::Degraded, "P1")
+    );
+    let task = &tasks(&model)[1];
+    assert_eq!(
+        (task.state(), task.problem.as_ref().unwrap().reason.as_str()),
+        (Task::Stalled, "P1")
+    );
+    // Another one that is tried again is not worse.
+    report(&mut model, 0, Task::BackingOff);
+    assert_eq!(seen(&model).error.unwrap().reason, "P1");
+    report(&mut model, 0, Task::Running);
+    report(&mut model, 1, Task::Running);
+    assert_eq!(seen(&model).state(), State::Running);
+}
+
+#[test]
 fn what_is_not_known_is_never_shown_as_well() {
     let mut model = model(&["a", "b"], 2);
     settle(&mut model, true);
@@ -321,7 +344,7 @@ fn agents_and_plugins() {
     let all = view::agent_views(&model.snapshot);
     let names: Vec<_> = all
         .iter()
-        .map(|a| (a.name.as_str(), a.state(), a.tasks, a.draining, a.cordoned))
+        .map(|(_, a)| (a.name.as_str(), a.state(), a.tasks, a.draining, a.cordoned))
         .collect();
     use v1::agent::State::{Gone, Ready};
     let expected = [
@@ -330,17 +353,19 @@ fn agents_and_plugins() {
         ("agents/c", Gone, 0, false, true),
     ];
     assert_eq!(names, expected);
-    assert_eq!(all[0].labels["zone"], "eu");
-    assert_eq!(view::agent_view(&model.snapshot, "b").as_ref(), Some(&all[1]));
+    assert_eq!(all[0].1.labels["zone"], "eu");
+    assert!(all.iter().all(|(name, a)| a.name == format!("agents/{name}")));
+    assert_eq!(view::agent_view(&model.snapshot, "b").as_ref(), Some(&all[1].1));
     assert_eq!(view::agent_view(&model.snapshot, "x"), None);
 
     model.put_plugin(plugin("1.10.0"));
-    let highest = view::plugin_view(&model.snapshot, "p", "").unwrap();
+    let catalog = Catalog::of(&model.snapshot);
+    let highest = view::plugin_view(&catalog, "p", "").unwrap();
     assert_eq!((highest.version.as_str(), highest.agents.len()), ("1.10.0", 0));
     assert_eq!(highest.versions, ["1.10.0", "1.0.0"]);
     assert_eq!(
-        view::plugin_view(&model.snapshot, "p", "1.0.0").unwrap().agents,
+        view::plugin_view(&catalog, "p", "1.0.0").unwrap().agents,
         ["agents/a"]
     );
-    assert_eq!(view::plugin_view(&model.snapshot, "q", ""), None);
+    assert_eq!(view::plugin_view(&catalog, "q", ""), None);
 }

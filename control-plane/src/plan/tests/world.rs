@@ -395,6 +395,7 @@ impl World {
 
     /// Plans and carries out; returns how many actions there were.
     pub(super) fn plan(&mut self, most: usize) -> usize {
+        self.model.now_ms = self.now_ms;
         let made = plan(&self.model.snapshot, &self.facts, self.now_ms);
         let again = plan(&self.model.snapshot, &self.facts, self.now_ms);
         assert_eq!(made, again, "the same answer for the same input");

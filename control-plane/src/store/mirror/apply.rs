@@ -27,7 +27,12 @@ pub(super) fn set(snapshot: &mut Snapshot, key: &Key, raw: Option<&Raw>) {
         Key::Status(task) => put(&mut snapshot.statuses, task.clone(), key, raw),
         Key::Ask(agent, id) => put(&mut snapshot.asks, two(agent, id), key, raw),
         Key::Answer(id) => put(&mut snapshot.answers, id.clone(), key, raw),
-        Key::Revision(..) | Key::OffsetsHead(_) | Key::Offset(..) | Key::Event(..) | Key::Request(..) => {}
+        Key::Revision(..)
+        | Key::OffsetsHead(_)
+        | Key::Offset(..)
+        | Key::Retained(_)
+        | Key::Event(..)
+        | Key::Request(..) => {}
     }
 }
 

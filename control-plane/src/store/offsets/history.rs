@@ -25,12 +25,13 @@ pub(super) fn with_history(mut record: OffsetRecord, last: Option<&OffsetRecord>
             });
         }
     }
-    thin(&mut record.history);
     fit(record)
 }
 
-/// Leaves positions out, oldest first, until the record is small enough to be stored.
+/// Leaves positions out until the record has no more than it keeps, and, oldest first, until it is small enough to be
+/// stored.
 pub(crate) fn fit(mut record: OffsetRecord) -> OffsetRecord {
+    thin(&mut record.history);
     while record.encoded_len() > MAX_RECORD && !record.history.is_empty() {
         record.history.remove(0);
     }

@@ -24,6 +24,7 @@ fn samples() -> Vec<Key> {
         Key::Status(task()),
         Key::OffsetsHead(uid()),
         Key::Offset(uid(), 2, "00ff".into()),
+        Key::Retained(uid()),
         Key::Event(uid(), 42),
         Key::Ask("agent-1".into(), "ask/1".into()),
         Key::Answer("".into()),

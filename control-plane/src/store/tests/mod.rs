@@ -8,6 +8,7 @@ mod guards;
 mod keys;
 mod leading;
 mod mirror;
+mod retained;
 mod sessions;
 mod support;
 mod upkeep;

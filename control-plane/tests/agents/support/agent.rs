@@ -50,12 +50,18 @@ pub(crate) struct Seen {
     pub(crate) store_id: String,
     pub(crate) answered: Option<Instant>,
     pub(crate) full_sets: usize,
+    /// Most chunks that one push came in.
+    pub(crate) chunks: usize,
+    /// When it asked for the full set again.
+    pub(crate) resyncs: Vec<Instant>,
+    /// When each session was welcomed.
+    pub(crate) welcomes: Vec<Instant>,
     pub(crate) deltas: usize,
     pub(crate) fenced: usize,
     pub(crate) reconnects: usize,
     /// Why it exited.
     pub(crate) exit: Option<Status>,
-    /// Last refusal of a hello.
+    /// Why the last stream ended: a hello was refused, or a session closed.
     pub(crate) refused: Option<Status>,
     pub(crate) asks: usize,
     pub(crate) frozen: bool,
@@ -71,6 +77,14 @@ pub(crate) struct Script {
     /// Never confirms.
     pub(crate) stubborn: bool,
     pub(crate) plugins: bool,
+    /// Makes nothing of so many pushes.
+    pub(crate) resyncs: u32,
+    /// Takes pushes and never acknowledges one.
+    pub(crate) mute: bool,
+    /// Bytes in the configuration of each task that it plans.
+    pub(crate) padding: usize,
+    /// Messages in which it says what it runs.
+    pub(crate) inventory_chunks: usize,
 }
 
 pub(crate) struct Agent {
@@ -107,6 +121,10 @@ impl Agent {
             deaf: false,
             stubborn: false,
             plugins: true,
+            resyncs: 0,
+            mute: false,
+            padding: 0,
+            inventory_chunks: 1,
         };
         let script = Arc::new(Mutex::new(script));
         let (commands, orders) = mpsc::channel(16);
@@ -122,6 +140,7 @@ impl Agent {
             script: script.clone(),
             orders,
             revision: 0,
+            chunks: Vec::new(),
             clock: 0,
         };
         let handle = tokio::spawn(process.run()).abort_handle();

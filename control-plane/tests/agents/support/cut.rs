@@ -1,4 +1,4 @@
-//! A connection to etcd that can be cut.
+//! A connection to etcd that can be cut, and led to another etcd.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
 
-/// Cuts one connection, and lets it through again.
+/// Cuts one connection, lets it through again, or leads it elsewhere.
 #[derive(Clone, Default)]
 pub(crate) struct Cut {
     state: Arc<Mutex<State>>,
@@ -18,6 +18,8 @@ pub(crate) struct Cut {
 #[derive(Default)]
 struct State {
     cut: bool,
+    /// Where it leads; None: where it was made for.
+    led_to: Option<Transport>,
     streams: CancellationToken,
 }
 
@@ -25,11 +27,11 @@ impl Cut {
     pub(crate) fn around(&self, inner: Transport) -> Transport {
         let this = self.clone();
         Transport::new(service_fn(move |request: http::Request<tonic::body::Body>| {
-            let (cut, streams) = {
+            let (cut, streams, inner) = {
                 let state = this.state.lock();
-                (state.cut, state.streams.clone())
+                let to = state.led_to.clone().unwrap_or_else(|| inner.clone());
+                (state.cut, state.streams.clone(), to)
             };
-            let inner = inner.clone();
             async move {
                 if cut {
                     return Err("connection lost".into());
@@ -49,6 +51,13 @@ impl Cut {
 
     pub(crate) fn heal(&self) {
         self.state.lock().cut = false;
+    }
+
+    /// Everything goes to another etcd from now on; open streams break.
+    pub(crate) fn lead_to(&self, other: Transport) {
+        let mut state = self.state.lock();
+        state.led_to = Some(other);
+        std::mem::take(&mut state.streams).cancel();
     }
 }
 

@@ -1,5 +1,7 @@
 //! The process behind an agent: dials, beats, does what it is told.
 
+mod tasks;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gantry_control_plane::{
@@ -8,14 +10,12 @@ use gantry_control_plane::{
 };
 use gantry_proto::{
     agent::v1::{
-        AskAnswer, Assignment, AssignmentAck, Goodbye, Heartbeat, Hello, Inventory, LockIdentity,
-        OpenSessionRequest, OpenSessionResponse, PlanTasksAnswer, PlannedTask, ReadOffsetsRequest,
-        RunningTask, StatusReport, StoppedTask, TaskAck, TaskAssignment, TaskRef, TaskStatus, ask,
-        ask_answer::Answer, open_session_request::Message as Request,
-        open_session_response::Message as Response, task_ack, task_assignment::Want,
+        AskAnswer, Assignment, Goodbye, Heartbeat, Hello, Inventory, LockIdentity, OpenSessionRequest,
+        OpenSessionResponse, PlanTasksAnswer, PlannedTask, RunningTask, StatusReport, StoppedTask, TaskRef,
+        TaskStatus, Welcome, ask, ask_answer::Answer, open_session_request::Message as Request,
+        open_session_response::Message as Response,
     },
     digest,
-    google::rpc,
     v1::task::State,
 };
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub(super) struct Process {
     pub(super) script: Arc<Mutex<Script>>,
     pub(super) orders: mpsc::Receiver<Command>,
     pub(super) revision: i64,
+    /// Chunks of a push that is not complete yet.
+    pub(super) chunks: Vec<Assignment>,
     pub(super) clock: i64,
 }
 
@@ -97,7 +99,10 @@ impl Process {
         let (out, requests) = mpsc::channel(256);
         self.dial += 1;
         self.send(&out, Request::Hello(self.hello())).await;
-        self.send(&out, Request::Inventory(self.inventory())).await;
+        for chunk in self.inventory() {
+            self.send(&out, Request::Inventory(chunk)).await;
+        }
+        self.chunks.clear();
         let mut answers = service.open_session(ReceiverStream::new(requests));
         let mut beats = interval(Duration::from_secs(3));
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,7 +128,11 @@ impl Process {
                     }
                     Some(Command::Goodbye) => {
                         self.say_goodbye(&out).await;
-                        while answers.next().await.is_some() {}
+                        while let Some(answer) = answers.next().await {
+                            if let Err(status) = answer {
+                                self.seen.lock().exit = Some(status);
+                            }
+                        }
                         return End::Exit;
                     }
                     Some(Command::Fail) => {
@@ -229,12 +238,12 @@ impl Process {
             } else {
                 Vec::new()
             },
-            inventory_chunks: 1,
+            inventory_chunks: self.script.lock().inventory_chunks.try_into().unwrap(),
             ..Hello::default()
         }
     }
 
-    fn inventory(&self) -> Inventory {
+    fn inventory(&self) -> Vec<Inventory> {
         let seen = self.seen.lock();
         let running = |(id, held): (&TaskId, &Held)| RunningTask {
             connector_uid: id.uid.to_string(),
@@ -244,14 +253,25 @@ impl Process {
             status: Some(status_of(id, held, false)),
         };
         let tasks: Vec<_> = seen.tasks.iter().map(running).collect();
-        let digest = digest::of_inventory(&tasks);
-        Inventory { tasks, digest }
+        let count = self.script.lock().inventory_chunks;
+        let mut chunks = vec![Inventory::default(); count];
+        for (n, task) in tasks.iter().enumerate() {
+            chunks[n * count / tasks.len()].tasks.push(task.clone());
+        }
+        chunks[count - 1].digest = digest::of_inventory(&tasks);
+        chunks
     }
 
-    fn welcomed(&self, welcome: &gantry_proto::agent::v1::Welcome) {
+    fn welcomed(&mut self, welcome: &Welcome) {
         assert_eq!(welcome.lease.unwrap().seconds, 9);
         let mut seen = self.seen.lock();
+        if !seen.store_id.is_empty() && seen.store_id != welcome.store_id {
+            // The store was restored: everything stops without a commit and starts over.
+            seen.tasks.clear();
+            self.revision = 0;
+        }
         seen.sessions += 1;
+        seen.welcomes.push(Instant::now());
         seen.replica = Some(welcome.replica.clone());
         seen.store_id.clone_from(&welcome.store_id);
     }
@@ -278,7 +298,16 @@ impl Process {
                 if self.script.lock().deaf {
                     return false;
                 }
-                let tasks = (0..question.tasks_max).map(|_| PlannedTask::default()).collect();
+                let padding = "x".repeat(self.script.lock().padding);
+                let planned = || PlannedTask {
+                    config: Some(
+                        [("padding".to_owned(), padding.clone().into())]
+                            .into_iter()
+                            .collect(),
+                    ),
+                    ..PlannedTask::default()
+                };
+                let tasks = (0..question.tasks_max).map(|_| planned()).collect();
                 let answer = Answer::PlanTasks(PlanTasksAnswer {
                     tasks,
                     total_queues: 0,
@@ -299,108 +328,6 @@ impl Process {
             Response::Welcome(_) | Response::HeartbeatAck(_) => {}
         }
         false
-    }
-
-    async fn assigned(&mut self, push: Assignment, out: &Sender, service: &AgentService) {
-        assert!(push.revision >= self.revision, "a push never goes back");
-        assert!(push.last && push.chunk == 0, "these sets are small");
-        assert_eq!(push.digest, digest::of_assignments(&push.tasks));
-        self.revision = push.revision;
-        let full = push.base_revision == 0;
-        {
-            let mut seen = self.seen.lock();
-            if full {
-                seen.full_sets += 1;
-                let named: Vec<_> = push.tasks.iter().map(|t| id(&t.connector_uid, t.task)).collect();
-                seen.tasks.retain(|id, _| named.contains(id));
-            } else {
-                seen.deltas += 1;
-            }
-            for gone in &push.removed {
-                seen.tasks.remove(&id_of(gone));
-            }
-        }
-        let mut acks = Vec::new();
-        for task in push.tasks {
-            if self.script.lock().refuse {
-                acks.push(refusal(&task));
-                continue;
-            }
-            self.apply(task, out, service).await;
-        }
-        let ack = AssignmentAck {
-            revision: push.revision,
-            resync: false,
-            tasks: acks,
-        };
-        self.send(out, Request::AssignmentAck(ack)).await;
-    }
-
-    async fn apply(&mut self, task: TaskAssignment, out: &Sender, service: &AgentService) {
-        let id = id(&task.connector_uid, task.task);
-        let present = self.seen.lock().tasks.get(&id).cloned();
-        assert!(task.spec.is_some(), "the spec comes with the task");
-        let runs_on = present.as_ref().is_some_and(|p| {
-            p.fence == task.fence
-                && p.state == State::Running
-                && p.nonce == task.restart_nonce
-                && p.hash == task.spec_hash
-        });
-        let held = Held {
-            fence: task.fence,
-            want_revision: task.want_revision,
-            state: if runs_on { State::Running } else { State::Starting },
-            nonce: task.restart_nonce.clone(),
-            hash: task.spec_hash.clone(),
-            traceparent: task.traceparent.clone(),
-            since: present.as_ref().map_or(0, |p| p.since),
-            sequence: 0,
-            confirmed: false,
-        };
-        self.seen.lock().tasks.insert(id.clone(), held);
-        let state = match task.want() {
-            Want::Pause => State::Paused,
-            Want::Stop => State::Stopped,
-            _ => State::Running,
-        };
-        if state == State::Running && !runs_on {
-            let read = service
-                .read_offsets(ReadOffsetsRequest {
-                    agent: self.name.clone(),
-                    instance_uid: self.uid.clone(),
-                    task: Some(TaskRef {
-                        connector_uid: id.uid.to_string(),
-                        task: id.n,
-                    }),
-                    fence: task.fence,
-                })
-                .await;
-            match read {
-                Ok(_) => self.seen.lock().starts.push((id.clone(), Instant::now())),
-                Err(status) if status.code() == Code::FailedPrecondition => {
-                    self.seen.lock().tasks.remove(&id);
-                    return;
-                }
-                // Again with the next push, or the next session.
-                Err(_) => return,
-            }
-        }
-        if self.script.lock().stubborn && state != State::Running {
-            return;
-        }
-        if !(runs_on && state == State::Running) {
-            self.set(&id, state);
-            self.report(out, &id, state != State::Running).await;
-        }
-    }
-
-    fn set(&mut self, id: &TaskId, state: State) {
-        self.clock += 1;
-        if let Some(task) = self.seen.lock().tasks.get_mut(id) {
-            task.state = state;
-            task.since = self.clock;
-            task.confirmed = state == State::Paused || state == State::Stopped;
-        }
     }
 
     /// Confirmations are repeated until the grant is gone or the want has changed.
@@ -470,22 +397,6 @@ fn status_of(id: &TaskId, held: &Held, confirm: bool) -> TaskStatus {
         restart_nonce: held.nonce.clone(),
         sequence: held.sequence,
         ..TaskStatus::default()
-    }
-}
-
-fn refusal(task: &TaskAssignment) -> TaskAck {
-    TaskAck {
-        task: Some(TaskRef {
-            connector_uid: task.connector_uid.clone(),
-            task: task.task,
-        }),
-        fence: task.fence,
-        outcome: task_ack::Outcome::Refused.into(),
-        error: Some(rpc::Status {
-            code: 9,
-            message: "not here".into(),
-            details: Vec::new(),
-        }),
     }
 }
 

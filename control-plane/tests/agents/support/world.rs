@@ -1,9 +1,10 @@
 //! Replicas, and what users do.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
-use etcd_client::{Channel, Client};
+use etcd_client::{Channel, Client, GetOptions};
 use gantry_control_plane::{
+    api::Api,
     clock::TokioClock,
     domain::{TaskId, Uid, stored},
     reconcile::Role,
@@ -15,9 +16,14 @@ use gantry_control_plane::{
         connectors::{ConnectorOutcome, ConnectorWrite},
     },
 };
-use gantry_proto::v1::{Connector, Event, connector::TargetState, task::State};
+use gantry_proto::v1::{
+    Connector, Event, connector::TargetState, connector_service_client::ConnectorServiceClient, task::State,
+};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::util::BoxCloneService;
 
 use super::{Agent, cut::Cut, plugin};
 
@@ -35,11 +41,29 @@ pub(crate) struct World {
     pub(crate) store: Store,
     starts: u64,
     clock: TokioClock,
+    session_max_age: Duration,
+    /// Ends what serves users.
+    end: CancellationToken,
+}
+
+/// Calls without a network.
+pub(crate) type Users =
+    ConnectorServiceClient<BoxCloneService<http::Request<Body>, http::Response<Body>, Infallible>>;
+
+/// What a backup holds: keys and values, without what hangs on a lease.
+pub(crate) struct Backup {
+    values: Vec<(Vec<u8>, Vec<u8>)>,
+    revision: i64,
 }
 
 impl World {
     /// A cluster with so many replicas, of which one leads.
     pub(crate) async fn new(replicas: usize) -> Self {
+        Self::with_max_age(replicas, Duration::ZERO).await
+    }
+
+    /// The same, with an age limit of sessions.
+    pub(crate) async fn with_max_age(replicas: usize, session_max_age: Duration) -> Self {
         let etcd = gantry_embedded_etcd::Store::in_memory();
         let store = Store::new(&etcd.client().await.unwrap(), "test");
         let mut world = Self {
@@ -50,6 +74,8 @@ impl World {
             store,
             starts: 0,
             clock: TokioClock::default(),
+            session_max_age,
+            end: CancellationToken::new(),
         };
         for number in 0..replicas {
             world.start(number).await;
@@ -69,7 +95,7 @@ impl World {
             default_namesrv: "ns:9876".into(),
             default_topic_queues: 4,
             max_sessions: Some(1000),
-            session_max_age: Duration::ZERO,
+            session_max_age: self.session_max_age,
             clock: Arc::new(self.clock),
             ..ControlPlaneConfig::new("test", &format!("replica-{number}"), self.starts)
         };
@@ -97,6 +123,62 @@ impl World {
 
     pub(crate) fn replica(&self, number: usize) -> &ControlPlane {
         self.replicas[number].as_ref().unwrap()
+    }
+
+    /// What a snapshot of etcd would hold now.
+    pub(crate) async fn backup(&self) -> Backup {
+        let mut client = self.etcd.client().await.unwrap();
+        let all = client
+            .get("\0", Some(GetOptions::new().with_from_key()))
+            .await
+            .unwrap();
+        let kept = all.kvs().iter().filter(|kv| kv.lease() == 0);
+        Backup {
+            values: kept.map(|kv| (kv.key().to_vec(), kv.value().to_vec())).collect(),
+            revision: all.header().unwrap().revision(),
+        }
+    }
+
+    /// etcd is stopped and comes back with what a backup held, its revision raised and under a new identity, as the
+    /// runbook says.
+    pub(crate) async fn restore(&mut self, backup: &Backup, store_id: &str) {
+        for cut in &self.cuts {
+            cut.cut();
+        }
+        let etcd = gantry_embedded_etcd::Store::in_memory();
+        let mut client = etcd.client().await.unwrap();
+        let present = self.etcd.client().await.unwrap().get("x", None).await.unwrap();
+        let above = present.header().unwrap().revision().max(backup.revision) + 100;
+        while client
+            .put("bump", "", None)
+            .await
+            .unwrap()
+            .header()
+            .unwrap()
+            .revision()
+            < above
+        {}
+        for (key, value) in &backup.values {
+            client.put(key.clone(), value.clone(), None).await.unwrap();
+        }
+        self.store = Store::new(&client, "test");
+        let id = stored::StoreId {
+            id: store_id.to_owned(),
+            ..stored::StoreId::default()
+        };
+        let renamed = self.store.guarded().put(&Key::StoreId, &id).run().await;
+        assert!(renamed.unwrap().applied);
+        for cut in &self.cuts {
+            cut.lead_to(etcd.transport());
+            cut.heal();
+        }
+        std::mem::replace(&mut self.etcd, etcd).shutdown().await;
+    }
+
+    /// What users call, on a replica.
+    pub(crate) fn users(&self, number: usize) -> Users {
+        let api = Api::start(self.replica(number).clone(), self.end.clone());
+        ConnectorServiceClient::new(BoxCloneService::new(api.connectors()))
     }
 
     /// etcd forgets a replica's lease, and all that hangs on it.

@@ -268,6 +268,7 @@ pub(super) fn compare(names: &mut Names) {
             restart_nonce: text("n"),
             replan_wanted: true,
             refusal: Some(refusal()),
+            gaps: Vec::new(),
         },
     );
     let alteration = stored::Alteration {
@@ -275,6 +276,7 @@ pub(super) fn compare(names: &mut Names) {
         time: time(1),
         principal: text("p"),
         kind: text("RESET"),
+        request_id: String::new(),
     };
     golden(
         names,
@@ -307,6 +309,16 @@ pub(super) fn compare(names: &mut Names) {
             history: vec![past],
         },
     );
+    golden(
+        names,
+        stored::RetainedOffsets {
+            format: 0,
+            connector: text("orders"),
+            plugin: text("file-source"),
+            delete_time: time(3),
+            copying: true,
+        },
+    );
     let event = v1::Event {
         sequence: 3,
         r#type: text("CREATED"),
@@ -320,7 +332,10 @@ pub(super) fn compare(names: &mut Names) {
             event: Some(event),
         },
     );
-    let question = agent::ask::Question::PlanTasks(agent::PlanTasks { tasks_max: 3 });
+    let question = agent::ask::Question::PlanTasks(agent::PlanTasks {
+        tasks_max: 3,
+        route: Vec::new(),
+    });
     let ask = agent::Ask {
         id: text("1"),
         config: config(),
