@@ -63,7 +63,7 @@ impl Agent {
             config,
             dialer,
             jitter,
-            metrics: Metrics::default(),
+            metrics: Metrics::new(),
             endpoint,
             lock,
         })

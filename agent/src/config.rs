@@ -48,7 +48,7 @@ pub struct AgentConfig {
 /// Keys and certificates of the link to the control plane, PEM.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
-    /// Certificates of authorities to trust; empty: the system's.
+    /// Certificates of the authorities to trust. None is trusted by itself: empty, no `https` address can be reached.
     pub ca: Vec<u8>,
     /// The agent's own certificate and key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -79,6 +79,9 @@ pub struct Limits {
     pub parallel_starts: usize,
     /// How often the route of a topic is looked at.
     pub route_interval: Duration,
+    /// A task is STALLED when something waits and nothing has moved for so long: longer than the intervals of commits and
+    /// flushes.
+    pub stalled_after: Duration,
     /// Time limits of connector code.
     pub hooks: HookLimits,
 }
@@ -90,6 +93,8 @@ pub struct HookLimits {
     pub open: Duration,
     /// `write` and `flush` of a sink.
     pub write: Duration,
+    /// `committed` of a source.
+    pub committed: Duration,
     /// `close`; also: until a source lets go of `poll`.
     pub close: Duration,
     /// `validate` and `plan_tasks`.
@@ -111,9 +116,11 @@ impl Default for Limits {
             pull_wait: Duration::from_secs(10),
             parallel_starts: 16,
             route_interval: Duration::from_secs(30),
+            stalled_after: Duration::from_secs(8),
             hooks: HookLimits {
                 open: Duration::from_secs(60),
                 write: Duration::from_secs(300),
+                committed: Duration::from_secs(60),
                 close: Duration::from_secs(10),
                 ask: Duration::from_secs(10),
                 leaked_threads: 8,

@@ -69,6 +69,11 @@ impl Lease {
         term.renewed = Some(term.renewed.map_or(sent, |at| at.max(sent)));
     }
 
+    /// When the last heartbeat was sent that has been answered; None: none ever was.
+    pub(crate) fn renewed(&self) -> Option<Duration> {
+        self.term.lock().renewed
+    }
+
     /// Whether tasks may run.
     pub(crate) fn is_open(&self) -> bool {
         self.standing() == Standing::Open

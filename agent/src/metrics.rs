@@ -1,24 +1,22 @@
-//! Every metric of an agent: name, unit, labels.
+//! Every metric of an agent: name, unit, labels. Their meaning for operators is in `docs/observability.md`.
+
+mod endpoint;
 
 use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    collections::HashMap,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
-use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, header, service::service_fn};
-use hyper_util::rt::TokioIo;
+use gantry_proto::v1::task::State;
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use crate::AgentError;
+pub(crate) use self::endpoint::Endpoint;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TaskLabels {
@@ -33,13 +31,36 @@ struct GapLabels {
     unit: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    connector: String,
+    task: u32,
+    state: &'static str,
+}
+
 type PerTask<M> = Family<TaskLabels, M>;
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics. Clones share them.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    families: Families,
+    leaked_threads: Gauge,
+    connected: Gauge,
+    /// How many hold a task's labels: one that is deleted may still run while another of its name begins.
+    holders: Arc<Mutex<HashMap<TaskLabels, Holders>>>,
+}
+
+#[derive(Default)]
+struct Holders {
+    count: usize,
+    /// Units of its gaps.
+    units: Arc<Mutex<Vec<&'static str>>>,
+}
+
+#[derive(Clone, Default)]
+struct Families {
     records_in: PerTask<Counter>,
     records_out: PerTask<Counter>,
     bytes_in: PerTask<Counter>,
@@ -50,148 +71,141 @@ pub(crate) struct Metrics {
     lag: PerTask<Gauge>,
     last_commit: PerTask<Seconds>,
     restarts: PerTask<Counter>,
-    state: PerTask<Gauge>,
+    state: Family<StateLabels, Gauge>,
     gaps: Family<GapLabels, Counter>,
-    leaked_threads: Gauge,
-    connected: Gauge,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// All metrics, registered.
+    pub(crate) fn new() -> Self {
+        let metrics = Self::default();
+        let f = metrics.families.clone();
         let mut registry = Registry::with_prefix("gantry_agent");
-        let metrics = Self {
-            registry: Arc::default(),
-            records_in: PerTask::default(),
-            records_out: PerTask::default(),
-            bytes_in: PerTask::default(),
-            bytes_out: PerTask::default(),
-            skipped: PerTask::default(),
-            dead_lettered: PerTask::default(),
-            in_flight: PerTask::default(),
-            lag: PerTask::default(),
-            last_commit: PerTask::default(),
-            restarts: PerTask::default(),
-            state: PerTask::default(),
-            gaps: Family::default(),
-            leaked_threads: Gauge::default(),
-            connected: Gauge::default(),
-        };
-        let m = metrics.clone();
-        registry.register(
-            "records_in",
-            "Records read, since the agent's start",
-            m.records_in,
-        );
-        registry.register(
+        let r = &mut registry;
+        r.register("records_in", "Records read", f.records_in);
+        r.register(
             "records_out",
-            "Records written, since the agent's start",
-            m.records_out,
+            "Records written and acknowledged by where they went",
+            f.records_out,
         );
-        registry.register_with_unit("values_in", "Bytes of values read", Unit::Bytes, m.bytes_in);
-        registry.register_with_unit(
-            "written",
-            "Bytes written, with what a record takes beside its value for sinks",
+        r.register_with_unit("records_in", "Bytes of the values read", Unit::Bytes, f.bytes_in);
+        r.register_with_unit(
+            "records_out",
+            "Bytes written; of sinks with what a record takes beside its value",
             Unit::Bytes,
-            m.bytes_out,
+            f.bytes_out,
         );
-        registry.register(
+        r.register(
             "records_skipped",
             "Records skipped by the error policy",
-            m.skipped,
+            f.skipped,
         );
-        registry.register(
+        r.register(
             "records_dead_lettered",
             "Records sent to the dead-letter topic",
-            m.dead_lettered,
+            f.dead_lettered,
         );
-        registry.register_with_unit(
+        r.register_with_unit(
             "in_flight",
-            "Bytes of records held in memory",
+            "Bytes of records that are read and not done",
             Unit::Bytes,
-            m.in_flight,
+            f.in_flight,
         );
-        registry.register(
-            "lag_messages",
-            "Sink: messages in its queues that are not written yet",
-            m.lag,
+        let messages = Unit::Other("messages".into());
+        r.register_with_unit(
+            "lag",
+            "Messages in the queues of a sink's task that are not written yet",
+            messages,
+            f.lag,
         );
-        registry.register_with_unit(
-            "last_commit_time",
-            "When a position was last stored, since 1970",
+        r.register_with_unit(
+            "last_commit_timestamp",
+            "When a position was last stored, as Unix time; absent before the first",
             Unit::Seconds,
-            m.last_commit,
+            f.last_commit,
         );
-        registry.register("task_restarts", "Starts after a failure", m.restarts);
-        registry.register(
-            "task_state",
-            "State of the task: the number of gantry.v1.Task.State",
-            m.state,
-        );
-        registry.register(
+        r.register("task_restarts", "Starts after a failure", f.restarts);
+        r.register("task_state", "1 for the state that the task is in", f.state);
+        r.register(
             "gap",
             "Data that was lost before it could be read, in the unit of the label",
-            m.gaps,
+            f.gaps,
         );
-        registry.register(
+        r.register(
             "leaked_threads",
             "Threads of connectors that did not end in time and still exist",
-            m.leaked_threads,
+            metrics.leaked_threads.clone(),
         );
-        registry.register(
+        r.register(
             "connected",
             "1 while a session with the control plane stands",
-            m.connected,
+            metrics.connected.clone(),
         );
         *metrics.registry.lock() = registry;
         metrics
     }
-}
 
-impl Metrics {
-    /// Those of a task.
+    /// Those of a task. To be given back by [`Metrics::forget`].
     pub(crate) fn task(&self, connector: &str, task: u32) -> TaskMetrics {
         let labels = TaskLabels {
             connector: connector.into(),
             task,
         };
+        let mut holders = self.holders.lock();
+        let holder = holders.entry(labels.clone()).or_default();
+        holder.count += 1;
+        let f = &self.families;
         TaskMetrics {
-            records_in: self.records_in.get_or_create_owned(&labels),
-            records_out: self.records_out.get_or_create_owned(&labels),
-            bytes_in: self.bytes_in.get_or_create_owned(&labels),
-            bytes_out: self.bytes_out.get_or_create_owned(&labels),
-            skipped: self.skipped.get_or_create_owned(&labels),
-            dead_lettered: self.dead_lettered.get_or_create_owned(&labels),
-            in_flight: self.in_flight.get_or_create_owned(&labels),
-            lag: self.lag.get_or_create_owned(&labels),
-            last_commit: self.last_commit.get_or_create_owned(&labels),
-            restarts: self.restarts.get_or_create_owned(&labels),
-            state: self.state.get_or_create_owned(&labels),
-            gaps: self.gaps.clone(),
+            records_in: f.records_in.get_or_create_owned(&labels),
+            records_out: f.records_out.get_or_create_owned(&labels),
+            bytes_in: f.bytes_in.get_or_create_owned(&labels),
+            bytes_out: f.bytes_out.get_or_create_owned(&labels),
+            skipped: f.skipped.get_or_create_owned(&labels),
+            dead_lettered: f.dead_lettered.get_or_create_owned(&labels),
+            in_flight: f.in_flight.get_or_create_owned(&labels),
+            restarts: f.restarts.get_or_create_owned(&labels),
+            lag: Arc::default(),
+            last_commit: Arc::default(),
+            units: holder.units.clone(),
+            families: f.clone(),
             labels,
         }
     }
 
-    /// Forgets a task that is not the agent's any more.
+    /// Forgets a task that is not the agent's any more, unless another of its name has begun.
     pub(crate) fn forget(&self, connector: &str, task: u32) {
         let labels = TaskLabels {
             connector: connector.into(),
             task,
         };
+        let mut holders = self.holders.lock();
+        let Some(holder) = holders.get_mut(&labels) else {
+            return;
+        };
+        holder.count -= 1;
+        if holder.count > 0 {
+            return;
+        }
+        let f = &self.families;
         for family in [
-            &self.records_in,
-            &self.records_out,
-            &self.bytes_in,
-            &self.bytes_out,
-            &self.skipped,
-            &self.dead_lettered,
-            &self.restarts,
+            &f.records_in,
+            &f.records_out,
+            &f.bytes_in,
+            &f.bytes_out,
+            &f.skipped,
+            &f.dead_lettered,
+            &f.restarts,
         ] {
             family.remove(&labels);
         }
-        for family in [&self.in_flight, &self.lag, &self.state] {
-            family.remove(&labels);
+        f.in_flight.remove(&labels);
+        f.lag.remove(&labels);
+        f.last_commit.remove(&labels);
+        f.only_state(&labels, None);
+        for unit in holder.units.lock().drain(..) {
+            f.gaps.remove(&gap_labels(&labels, unit));
         }
-        self.last_commit.remove(&labels);
+        holders.remove(&labels);
     }
 
     pub(crate) fn leaked_threads(&self, count: usize) {
@@ -211,6 +225,38 @@ impl Metrics {
     }
 }
 
+impl Families {
+    /// The task is in that state and in no other.
+    fn only_state(&self, labels: &TaskLabels, present: Option<State>) {
+        let of = |state: State| StateLabels {
+            connector: labels.connector.clone(),
+            task: labels.task,
+            state: state_name(state),
+        };
+        for state in (1..).map_while(|n| State::try_from(n).ok()) {
+            if Some(state) == present {
+                self.state.get_or_create(&of(state)).set(1);
+            } else {
+                self.state.remove(&of(state));
+            }
+        }
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    let name = state.as_str_name();
+    name.strip_prefix("STATE_").unwrap_or(name)
+}
+
+fn gap_labels(labels: &TaskLabels, unit: &'static str) -> GapLabels {
+    let TaskLabels { connector, task } = labels.clone();
+    GapLabels {
+        connector,
+        task,
+        unit,
+    }
+}
+
 /// Metrics of one task.
 #[derive(Clone)]
 pub(crate) struct TaskMetrics {
@@ -221,11 +267,12 @@ pub(crate) struct TaskMetrics {
     skipped: Counter,
     dead_lettered: Counter,
     in_flight: Gauge,
-    lag: Gauge,
-    last_commit: Seconds,
     restarts: Counter,
-    state: Gauge,
-    gaps: Family<GapLabels, Counter>,
+    // There only once they mean something: a 0 would be read as no lag, and as a commit in 1970.
+    lag: Arc<OnceLock<Gauge>>,
+    last_commit: Arc<OnceLock<Seconds>>,
+    units: Arc<Mutex<Vec<&'static str>>>,
+    families: Families,
     labels: TaskLabels,
 }
 
@@ -253,92 +300,34 @@ impl TaskMetrics {
     }
 
     pub(crate) fn lag(&self, messages: u64) {
-        self.lag.set(messages as i64);
+        self.lag
+            .get_or_init(|| self.families.lag.get_or_create_owned(&self.labels))
+            .set(messages as i64);
     }
 
     pub(crate) fn committed(&self, wall: Duration) {
-        self.last_commit.set(wall.as_secs_f64());
+        self.last_commit
+            .get_or_init(|| self.families.last_commit.get_or_create_owned(&self.labels))
+            .set(wall.as_secs_f64());
     }
 
     pub(crate) fn restarted(&self) {
         self.restarts.inc();
     }
 
-    pub(crate) fn state(&self, state: i32) {
-        self.state.set(state.into());
+    pub(crate) fn state(&self, state: State) {
+        self.families.only_state(&self.labels, Some(state));
     }
 
     pub(crate) fn gap(&self, amount: u64, unit: &'static str) {
-        let TaskLabels { connector, task } = self.labels.clone();
-        self.gaps
-            .get_or_create(&GapLabels {
-                connector,
-                task,
-                unit,
-            })
-            .inc_by(amount);
-    }
-}
-
-/// Answers Prometheus until told to end.
-pub(crate) struct Endpoint(TcpListener);
-
-impl Endpoint {
-    /// Listens there.
-    ///
-    /// # Errors
-    /// If the address cannot be listened on.
-    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, AgentError> {
-        TcpListener::bind(address)
-            .await
-            .map(Self)
-            .map_err(|source| AgentError::Metrics { address, source })
-    }
-
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.0.local_addr().ok()
-    }
-
-    pub(crate) async fn serve(self, metrics: Metrics, end: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                () = end.cancelled() => return,
-                accepted = self.0.accept() => accepted,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let (metrics, end) = (metrics.clone(), end.clone());
-            tokio::spawn(async move {
-                let service = service_fn(|request| std::future::ready(answer(&metrics, &request)));
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    // A client that goes away in the middle is its own business.
-                    _ = connection => {}
-                    () = end.cancelled() => {}
-                }
-            });
+        let mut units = self.units.lock();
+        if !units.contains(&unit) {
+            units.push(unit);
         }
-    }
-}
-
-fn answer(
-    metrics: &Metrics,
-    request: &Request<Incoming>,
-) -> Result<Response<Full<bytes::Bytes>>, http::Error> {
-    let response = Response::builder();
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => response
-            .header(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )
-            .body(Full::from(metrics.text())),
-        _ => response
-            .status(StatusCode::NOT_FOUND)
-            .body(Full::from("only GET /metrics\n")),
+        self.families
+            .gaps
+            .get_or_create(&gap_labels(&self.labels, unit))
+            .inc_by(amount);
     }
 }
 
@@ -347,18 +336,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_are_labelled_and_forgotten() {
-        let metrics = Metrics::default();
+    fn a_task_is_shown_until_it_is_forgotten() {
+        let metrics = Metrics::new();
         let task = metrics.task("orders-in", 3);
         task.r#in(5, 100);
         task.gap(7, "bytes");
+        task.lag(9);
+        task.committed(Duration::from_millis(1500));
+        task.state(State::Starting);
+        task.state(State::Running);
+        let text = metrics.text();
+        let labels = "{connector=\"orders-in\",task=\"3\"";
+        for line in [
+            format!("gantry_agent_records_in_total{labels}}} 5"),
+            format!("gantry_agent_records_in_bytes_total{labels}}} 100"),
+            format!("gantry_agent_gap_total{labels},unit=\"bytes\"}} 7"),
+            format!("gantry_agent_lag_messages{labels}}} 9"),
+            format!("gantry_agent_last_commit_timestamp_seconds{labels}}} 1.5"),
+            format!("gantry_agent_task_state{labels},state=\"RUNNING\"}} 1"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("STARTING"), "{text}");
+        metrics.forget("orders-in", 3);
+        assert!(!metrics.text().contains("orders-in"), "{}", metrics.text());
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown_as_zero() {
+        let metrics = Metrics::new();
+        let _task = metrics.task("a", 0);
         let text = metrics.text();
         assert!(
-            text.contains("gantry_agent_records_in_total{connector=\"orders-in\",task=\"3\"} 5"),
+            !text.contains("lag_messages{") && !text.contains("timestamp_seconds{"),
             "{text}"
         );
-        assert!(text.contains("unit=\"bytes\"} 7"), "{text}");
-        metrics.forget("orders-in", 3);
-        assert!(!metrics.text().contains("records_in_total{"));
+    }
+
+    #[test]
+    fn a_new_task_of_the_same_name_keeps_its_series() {
+        let metrics = Metrics::new();
+        let old = metrics.task("a", 0);
+        old.r#in(1, 1);
+        let new = metrics.task("a", 0);
+        metrics.forget("a", 0);
+        new.r#in(1, 1);
+        assert!(
+            metrics
+                .text()
+                .contains("records_in_total{connector=\"a\",task=\"0\"} 2")
+        );
+        metrics.forget("a", 0);
+        assert!(!metrics.text().contains("\"a\""));
+        // One time too many does no harm.
+        metrics.forget("a", 0);
     }
 }

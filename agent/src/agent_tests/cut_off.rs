@@ -1,6 +1,9 @@
 //! What happens to tasks when the link is gone, and when they do not end.
 
+use gantry_proto::agent::v1::Assignment;
+
 use super::*;
+use crate::Clock;
 
 #[tokio::test(start_paused = true)]
 async fn a_broken_session_restarts_nothing() {
@@ -133,9 +136,89 @@ async fn a_freeze_longer_than_the_lease_ends_the_tasks_and_they_start_anew() {
     tokio::time::advance(Duration::from_secs(100)).await;
     eventually("it was closed", || h.world.closed.load(Ordering::SeqCst) == 1).await;
     assert!(h.aborts.lock().is_empty());
-    // Its replica never went away: the next full set lets it start.
-    h.control.want(h.source(1, Want::Run));
+    // Its replica never went away: the full set, which it asks for, lets it start.
     eventually("it runs again", || h.world.opened.load(Ordering::SeqCst) == 2).await;
+    h.stop(agent).await;
+}
+
+/// The lease's clock, which counts the time that the machine was suspended; timers do not.
+struct Suspended {
+    clock: TokioClock,
+    slept: Mutex<Duration>,
+}
+
+impl Clock for Suspended {
+    fn now(&self) -> Duration {
+        self.clock.now() + *self.slept.lock()
+    }
+
+    fn wall(&self) -> Duration {
+        self.clock.wall() + *self.slept.lock()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answered_again_in_the_same_session_it_asks_for_everything() {
+    let h = House::new();
+    h.world.fill(100);
+    let clock = Arc::new(Suspended {
+        clock: TokioClock::default(),
+        slept: Mutex::default(),
+    });
+    let mut config = h.config();
+    config.hooks.clock = clock.clone();
+    let agent = tokio::spawn(Agent::build(config).await.unwrap().run(h.shutdown.clone()));
+    h.control.want(h.source(1, Want::Run));
+    eventually("all is committed", || h.committed() == 100).await;
+    h.until_state(0, State::Running).await;
+    for restarts in 1..4 {
+        // Over two thirds of the lease, and within it.
+        *clock.slept.lock() += Duration::from_secs(7);
+        eventually("it was closed", || {
+            h.world.closed.load(Ordering::SeqCst) == restarts
+        })
+        .await;
+        eventually("it runs again", || {
+            h.world.opened.load(Ordering::SeqCst) == restarts + 1
+        })
+        .await;
+        h.until_state(0, State::Running).await;
+    }
+    h.world.fill(100);
+    eventually("it moves", || h.committed() == 200).await;
+    let resyncs = h.control.seen.lock().acks.iter().filter(|a| a.resync).count();
+    assert_eq!((resyncs, h.control.seen.lock().hellos.len()), (3, 1));
+    assert!(h.aborts.lock().is_empty());
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_fits_is_asked_for_again_later_and_later() {
+    let h = House::new();
+    let agent = h.start().await;
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Running).await;
+    let resyncs = || h.control.seen.lock().acks.iter().filter(|a| a.resync).count();
+    assert_eq!(resyncs(), 0);
+    h.control.misfits.store(true, Ordering::SeqCst);
+    h.control.say(Out::Assignment(Assignment {
+        revision: 500,
+        base_revision: 499,
+        last: true,
+        ..Default::default()
+    }));
+    sleep(Duration::from_secs(600)).await;
+    // With pauses of up to five seconds: some hundreds, and not as many as the link can carry.
+    assert!((100..1_000).contains(&resyncs()), "{}", resyncs());
+    h.control.misfits.store(false, Ordering::SeqCst);
+    let mut task = h.source(2, Want::Pause);
+    task.restart_nonce = "a".into();
+    h.control
+        .tasks
+        .lock()
+        .wanted
+        .insert((task.connector_uid.clone(), task.task), task);
+    h.until_state(0, State::Paused).await;
     h.stop(agent).await;
 }
 

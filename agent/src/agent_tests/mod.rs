@@ -1,6 +1,7 @@
 //! The whole agent, against a fake control plane, on memory buses and a paused clock.
 
 mod cut_off;
+mod reports;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -379,7 +380,10 @@ async fn asks_are_answered_in_the_session() {
     let agent = h.start().await;
     eventually("a session", || !h.control.seen.lock().inventories.is_empty()).await;
     settle().await;
-    let question = Some(Question::PlanTasks(PlanTasks { tasks_max: 2 }));
+    let question = Some(Question::PlanTasks(PlanTasks {
+        tasks_max: 2,
+        route: vec![],
+    }));
     h.control.say(Out::Ask(Ask {
         id: "7".into(),
         plugin: "fake-sink".into(),

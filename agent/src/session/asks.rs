@@ -1,12 +1,15 @@
 //! Questions that only a plugin's code can answer.
 
+mod offsets;
+
 use std::{sync::Arc, time::Duration};
 
 use gantry_bus::{Bus, BusFactory, Endpoint, Queue};
 use gantry_connector::{Config, ConnectorError, Env, Finding, Plugin, Severity};
 use gantry_proto::{
     agent::v1::{
-        Ask, AskAnswer, PlanTasksAnswer, PlannedTask, ValidateAnswer, ask::Question, ask_answer::Answer,
+        Ask, AskAnswer, BrokerQueues, PlanTasks, PlanTasksAnswer, PlannedTask, ValidateAnswer, ask::Question,
+        ask_answer::Answer,
     },
     v1::{self, finding},
 };
@@ -67,7 +70,9 @@ impl Asks {
             })?;
         match &ask.question {
             Some(Question::Validate(_)) => self.validate(&plugin, &ask).await,
-            Some(Question::PlanTasks(plan)) => self.plan_tasks(&plugin, &ask, plan.tasks_max.max(1)).await,
+            Some(Question::PlanTasks(plan)) => self.plan_tasks(&plugin, &ask, plan).await,
+            Some(Question::ResolveOffsets(wanted)) => self.resolve_offsets(&plugin, &ask, wanted).await,
+            Some(Question::MeasureLag(measured)) => self.measure_lag(&plugin, &ask, measured).await,
             None => Err(Failure::new(
                 Cause::System,
                 "UNKNOWN_ASK",
@@ -144,7 +149,8 @@ impl Asks {
         findings
     }
 
-    async fn plan_tasks(&self, plugin: &Plugin, ask: &Ask, tasks_max: u32) -> Result<Answer, Failure> {
+    async fn plan_tasks(&self, plugin: &Plugin, ask: &Ask, plan: &PlanTasks) -> Result<Answer, Failure> {
+        let tasks_max = plan.tasks_max.max(1);
         let spec = spec_of(plugin);
         let given = check(&spec, ask.config.as_ref())
             .map_err(|what| Failure::new(Cause::User, "CONFIG_INVALID", what))?;
@@ -152,7 +158,11 @@ impl Asks {
         let mut queues = Vec::new();
         for topic in &ask.topics {
             let route = route_or_create(&*bus, topic, ask.create_queues).await;
-            queues.extend(route.map_err(|e| Failure::bus(&e))?);
+            queues.extend(with_absent(
+                topic,
+                route.map_err(|e| Failure::bus(&e))?,
+                &plan.route,
+            ));
         }
         let answer = match plugin {
             Plugin::Sink(_) => divide(&given, queues, tasks_max),
@@ -228,6 +238,24 @@ impl Asks {
     }
 }
 
+/// A topic's queues: those of its route, and those of the present plan whose broker is missing from it. That broker may only
+/// be away, and its queues keep an owner.
+fn with_absent(topic: &str, mut route: Vec<Queue>, plan: &[BrokerQueues]) -> Vec<Queue> {
+    let is_absent = |known: &&BrokerQueues| {
+        known.topic == *topic && !route.iter().any(|queue| *queue.broker == *known.broker)
+    };
+    let absent: Vec<_> = plan.iter().filter(is_absent).collect();
+    for known in absent {
+        route.extend((0..known.queues).map(|id| Queue {
+            topic: topic.into(),
+            broker: known.broker.as_str().into(),
+            id,
+        }));
+    }
+    route.sort();
+    route
+}
+
 /// Deals the queues out to at most so many tasks, one after another.
 fn divide(config: &Config, queues: Vec<Queue>, tasks_max: u32) -> PlanTasksAnswer {
     let count = (tasks_max as usize).min(queues.len()).max(1);
@@ -248,12 +276,12 @@ fn divide(config: &Config, queues: Vec<Queue>, tasks_max: u32) -> PlanTasksAnswe
 #[cfg(test)]
 mod tests {
     use gantry_bus::memory::{MemoryBus, MemoryBusFactory};
-    use gantry_proto::agent::v1::{PlanTasks, Validate};
+    use gantry_proto::agent::v1::Validate;
 
     use super::*;
     use crate::testing::plugins;
 
-    fn asks(bus: &MemoryBus) -> Asks {
+    pub(super) fn asks(bus: &MemoryBus) -> Asks {
         Asks {
             registry: Registry::new(plugins::all()),
             secrets: Arc::new(Secrets::new(vec![]).with_env(|_| Some("s3cret".into()))),
@@ -264,7 +292,7 @@ mod tests {
         }
     }
 
-    fn ask(plugin: &str, question: Question, create_queues: u32) -> Ask {
+    pub(super) fn ask(plugin: &str, question: Question, create_queues: u32) -> Ask {
         Ask {
             id: "1".into(),
             plugin: plugin.into(),
@@ -278,8 +306,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn queues_are_dealt_out_and_the_topic_is_created() {
         let bus = MemoryBus::new();
-        let plan = Question::PlanTasks(PlanTasks { tasks_max: 3 });
-        let missing = asks(&bus).answer(ask("fake-sink", plan, 0), Duration::ZERO).await;
+        let plan = || {
+            Question::PlanTasks(PlanTasks {
+                tasks_max: 3,
+                route: vec![],
+            })
+        };
+        let missing = asks(&bus)
+            .answer(ask("fake-sink", plan(), 0), Duration::ZERO)
+            .await;
         let Some(Answer::Problem(problem)) = missing.answer else {
             panic!("{missing:?}")
         };
@@ -287,7 +322,9 @@ mod tests {
             (problem.domain(), problem.reason.as_str()),
             (v1::problem::Domain::External, "TOPIC_MISSING")
         );
-        let planned = asks(&bus).answer(ask("fake-sink", plan, 4), Duration::ZERO).await;
+        let planned = asks(&bus)
+            .answer(ask("fake-sink", plan(), 4), Duration::ZERO)
+            .await;
         let Some(Answer::PlanTasks(planned)) = planned.answer else {
             panic!("{planned:?}")
         };
@@ -302,9 +339,32 @@ mod tests {
         );
     }
 
+    #[test]
+    fn queues_of_a_broker_that_is_away_keep_an_owner() {
+        let queue = |broker: &str, id| Queue {
+            topic: "t".into(),
+            broker: broker.into(),
+            id,
+        };
+        let known = |topic: &str, broker: &str, queues| BrokerQueues {
+            topic: topic.into(),
+            broker: broker.into(),
+            queues,
+        };
+        let plan = [known("t", "a", 2), known("t", "b", 4), known("u", "c", 1)];
+        // Broker b is there and has fewer than before: its topic has dropped them.
+        let all = with_absent("t", vec![queue("b", 0), queue("b", 1)], &plan);
+        assert_eq!(all, [queue("a", 0), queue("a", 1), queue("b", 0), queue("b", 1)]);
+        assert_eq!(with_absent("t", vec![queue("b", 0)], &[]), [queue("b", 0)]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn secrets_stay_here_when_a_source_is_planned() {
-        let (bus, plan) = (MemoryBus::new(), Question::PlanTasks(PlanTasks { tasks_max: 2 }));
+        let bus = MemoryBus::new();
+        let plan = Question::PlanTasks(PlanTasks {
+            tasks_max: 2,
+            route: vec![],
+        });
         let mut question = ask("fake-source", plan, 1);
         let config = serde_json::json!({"password": "${env:GANTRY_SECRET_X}"});
         question.config = serde_json::from_value(config).ok();

@@ -164,6 +164,39 @@ impl Dialer {
     }
 }
 
+/// Why there is no session: the causes as well, and what to do where that is known. The texts looked for are those of rustls, which
+/// gives no others.
+pub(super) fn why(status: &Status, address: &str) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(e) = cause {
+        let line = e.to_string();
+        if !text.contains(&line) {
+            text = format!("{text}: {line}");
+        }
+        cause = e.source();
+    }
+    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    // Without details, nobody but the transport has spoken.
+    let transport = status.details().is_empty();
+    let advice = if says(&["UnknownIssuer", "BadSignature"]) {
+        "give the CA that signed the control plane's certificate with --ca"
+    } else if says(&["InvalidContentType"]) {
+        "write http:// in --server: the control plane does not speak TLS there"
+    } else if address.starts_with("https://")
+        && transport
+        && !says(&["invalid peer certificate", "refused", "welcome"])
+    {
+        // Who asks for certificates may be gone before the agent has read why.
+        "if the control plane asks for certificates, give one that it accepts with --cert and --key"
+    } else if address.starts_with("http://") && transport && !says(&["refused", "welcome"]) {
+        "write https:// in --server, if the control plane speaks TLS there"
+    } else {
+        return text;
+    };
+    format!("{text}; {advice}")
+}
+
 /// How long one attempt may take, and the longest pause after it: three of both fit into two thirds of the lease.
 pub(crate) fn attempt_times(lease: Duration, tasks_run: bool) -> (Duration, Duration) {
     if lease.is_zero() || !tasks_run {
@@ -191,6 +224,29 @@ mod tests {
         }
         d.avoid("http://b:1");
         assert_ne!(d.next_address(), "http://b:1");
+    }
+
+    #[test]
+    fn what_is_known_to_help_is_said() {
+        let told = |message: &str, address: &str| why(&Status::unavailable(message), address);
+        let secure = "https://a:1";
+        for (message, address, advice) in [
+            ("invalid peer certificate: UnknownIssuer", secure, "--ca"),
+            ("transport error", secure, "--cert and --key"),
+            (
+                "received corrupt message of type InvalidContentType",
+                secure,
+                "http://",
+            ),
+            ("transport error", "http://a:1", "https://"),
+        ] {
+            let said = told(message, address);
+            assert!(said.starts_with(message) && said.contains(advice), "{said}");
+        }
+        assert_eq!(told("Connection refused", secure), "Connection refused");
+        let refused =
+            gantry_proto::error::Refusal::new(gantry_proto::error::Reason::Unauthenticated, "no token");
+        assert_eq!(why(&refused.into(), secure), "no token");
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Session {
                     });
                 }
                 Over::Broken(status) => {
-                    tracing::warn!(address, code = ?status.code(), "no session: {}", status.message());
+                    tracing::warn!(address, code = ?status.code(), "no session: {}", dial::why(&status, &address));
                 }
             }
             if greeted {

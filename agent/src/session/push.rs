@@ -40,7 +40,7 @@ pub(crate) enum Taken {
     /// More chunks follow.
     Partly,
     /// The push as a whole could not be taken; the full set is wanted.
-    Resync(AssignmentAck),
+    Resync,
     /// It was taken; this is wanted now.
     Whole(AssignmentAck, Wanted),
 }
@@ -63,9 +63,14 @@ impl Pushes {
         self.revision
     }
 
-    /// A new session: it begins with a full set.
+    /// A new session, or one that begins anew: it begins with a full set.
     pub(crate) fn begin_session(&mut self) {
         (self.based, self.partial, self.skipping) = (false, None, false);
+    }
+
+    /// Whether this session's full set was taken.
+    pub(crate) fn is_based(&self) -> bool {
+        self.based
     }
 
     /// Another store: nothing that was seen counts.
@@ -75,7 +80,7 @@ impl Pushes {
 
     /// Takes a chunk.
     pub(crate) fn take(&mut self, chunk: Assignment) -> Taken {
-        let (revision, last, digest) = (chunk.revision, chunk.last, chunk.digest.clone());
+        let (last, digest) = (chunk.last, chunk.digest.clone());
         if chunk.chunk == 0 {
             self.skipping = false;
         } else if self.skipping {
@@ -83,11 +88,7 @@ impl Pushes {
         }
         if !self.append(chunk) {
             (self.partial, self.skipping) = (None, true);
-            return Taken::Resync(AssignmentAck {
-                revision,
-                resync: true,
-                tasks: Vec::new(),
-            });
+            return Taken::Resync;
         }
         if !last {
             return Taken::Partly;
@@ -97,11 +98,7 @@ impl Pushes {
                 let ack = self.whole(push);
                 Taken::Whole(ack, self.wanted.clone())
             }
-            _ => Taken::Resync(AssignmentAck {
-                revision,
-                resync: true,
-                tasks: Vec::new(),
-            }),
+            _ => Taken::Resync,
         }
     }
 
@@ -229,13 +226,13 @@ mod tests {
     fn numbers(taken: Taken) -> Vec<(u32, i64)> {
         match taken {
             Taken::Whole(_, wanted) => wanted.iter().map(|(k, t)| (k.task, t.terms.fence)).collect(),
-            Taken::Resync(_) => panic!("resync"),
+            Taken::Resync => panic!("resync"),
             Taken::Partly => panic!("partly"),
         }
     }
 
     fn resyncs(taken: Taken) -> bool {
-        matches!(taken, Taken::Resync(ack) if ack.resync)
+        matches!(taken, Taken::Resync)
     }
 
     #[test]

@@ -2,8 +2,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use futures::StreamExt;
 use gantry_proto::agent::v1::{
-    Ask, AskAnswer, Assignment, Goodbye, Heartbeat, OpenSessionRequest, OpenSessionResponse, StatusReport,
-    Welcome, open_session_request::Message as Out, open_session_response::Message as In,
+    Ask, AskAnswer, Assignment, AssignmentAck, Goodbye, Heartbeat, OpenSessionRequest, OpenSessionResponse,
+    StatusReport, Welcome, open_session_request::Message as Out, open_session_response::Message as In,
 };
 use tokio::{
     sync::mpsc,
@@ -15,7 +15,11 @@ use tonic::{Status, Streaming};
 use tracing::Instrument;
 
 use super::{Draining, Link, Over, Session, attempt_times, done, hello::inventory, push::Taken};
-use crate::{key::TaskKey, wire};
+use crate::{
+    backoff::{Backoff, Pauses},
+    key::TaskKey,
+    wire,
+};
 
 /// Messages that may wait to be sent.
 const OUTGOING: usize = 64;
@@ -35,7 +39,17 @@ struct Serving {
     patience: Option<Instant>,
     answers_in: mpsc::Sender<AskAnswer>,
     answers: mpsc::Receiver<AskAnswer>,
+    /// Pauses before the full set is asked for again.
+    resyncs: Backoff,
+    /// The full set is asked for then.
+    resync_at: Option<Instant>,
 }
+
+/// Pauses before the full set is asked for again: what does not fit once may not fit the next time either.
+const RESYNC: Pauses = Pauses {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(5),
+};
 
 impl Session {
     /// One session, from dialling to its end.
@@ -115,6 +129,8 @@ impl Session {
             patience: None,
             answers_in,
             answers,
+            resyncs: Backoff::new(RESYNC, self.jitter.clone()),
+            resync_at: None,
         };
         let link = Link {
             client,
@@ -166,13 +182,21 @@ impl Session {
         shutdown: &CancellationToken,
         draining: &mut Option<Draining>,
     ) -> Result<Option<Over>, Status> {
-        let patience = s.patience;
+        self.find_out_again(s);
+        let (patience, resync) = (s.patience, s.resync_at);
         tokio::select! {
             biased;
             () = sleep_until(s.next_heartbeat) => self.heartbeat(s)?,
             message = s.from.next() => {
                 let message = message.ok_or_else(|| Status::unavailable("the session was closed"))??;
                 return self.message(s, message).await;
+            }
+            () = at(resync) => {
+                s.resync_at = None;
+                let revision = self.pushes.revision();
+                tracing::info!(revision, "asking for the full set");
+                let ack = AssignmentAck { revision, resync: true, tasks: Vec::new() };
+                send(&s.to, Out::AssignmentAck(ack))?;
             }
             () = at(patience) => return Err(Status::deadline_exceeded("a heartbeat was not answered")),
             () = shutdown.cancelled(), if draining.is_none() => *draining = Some(self.drain()),
@@ -245,22 +269,31 @@ impl Session {
     }
 
     async fn pushed(&mut self, s: &mut Serving, chunk: Assignment) -> Result<(), Status> {
-        let ack = match self.pushes.take(chunk) {
-            Taken::Partly => return Ok(()),
-            Taken::Resync(ack) => {
-                tracing::warn!(
-                    revision = ack.revision,
-                    "a push does not fit: asking for the full set"
-                );
-                ack
+        match self.pushes.take(chunk) {
+            Taken::Partly => Ok(()),
+            Taken::Resync => {
+                let pause = s.resyncs.fail();
+                tracing::warn!(?pause, "a push does not fit: the full set is asked for");
+                s.resync_at.get_or_insert(Instant::now() + pause);
+                Ok(())
             }
             Taken::Whole(ack, wanted) => {
                 tracing::debug!(revision = ack.revision, tasks = wanted.len(), "assignments taken");
+                s.resyncs.reset();
+                s.resync_at = None;
                 self.supervisor.apply(wanted).await;
-                ack
+                send(&s.to, Out::AssignmentAck(ack))
             }
-        };
-        send(&s.to, Out::AssignmentAck(ack))
+        }
+    }
+
+    /// Tasks were ended because no heartbeat was answered, and now one was, in the same session: only the full set says what
+    /// may be started again, and nobody sends it unasked.
+    fn find_out_again(&mut self, s: &mut Serving) {
+        if self.pushes.is_based() && self.supervisor.is_held() && self.lease.is_open() {
+            self.pushes.begin_session();
+            s.resync_at.get_or_insert(Instant::now());
+        }
     }
 
     fn asked(&mut self, s: &Serving, ask: Ask) {

@@ -14,7 +14,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Watches the lease for as long as the agent runs.
 pub(crate) async fn watch_lease(lease: Arc<Lease>, supervisor: Supervisor) {
-    let mut cut_off: Option<Instant> = None;
+    // The renewal that ran out, and since when that is known: the lease may have been open for less than a tick.
+    let mut cut_off: Option<(Duration, Instant)> = None;
     let mut ended = false;
     let mut held = false;
     loop {
@@ -26,16 +27,17 @@ pub(crate) async fn watch_lease(lease: Arc<Lease>, supervisor: Supervisor) {
                 }
                 (held, cut_off, ended) = (true, None, false);
             }
-            _ if !held => {}
             standing => {
+                let Some(renewed) = lease.renewed() else { continue };
                 let since = match cut_off {
-                    Some(since) => since,
-                    None => {
+                    Some((of, since)) if of == renewed => since,
+                    _ => {
                         tracing::warn!(
                             "no heartbeat was answered for two thirds of the lease: ending all tasks"
                         );
                         supervisor.cut_off().await;
-                        *cut_off.insert(Instant::now())
+                        ended = false;
+                        cut_off.insert((renewed, Instant::now())).1
                     }
                 };
                 // After a freeze both are noticed at once: what was inside an operation still gets the last third to end.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use gantry_bus::BusFactory;
 use gantry_connector::Env;
 use gantry_proto::agent::v1::{RunningTask, StoppedTask};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     backoff::Jitter,
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
 enum Msg {
     HoldStarts,
     Settle,
-    Apply(Wanted),
+    Apply(Wanted, oneshot::Sender<()>),
     Fenced(TaskKey, i64),
     CutOff,
     LeaseEnded,
@@ -66,14 +66,21 @@ enum Msg {
 #[derive(Clone)]
 pub(crate) struct Supervisor {
     to: mpsc::Sender<Msg>,
+    held: watch::Receiver<bool>,
 }
 
 impl Supervisor {
     /// Starts it on the present runtime.
     pub(crate) fn spawn(shared: Shared) -> Self {
         let (to, messages) = mpsc::channel(64);
-        tokio::spawn(actor::Actor::new(shared, to.downgrade()).run(messages));
-        Self { to }
+        let (holds, held) = watch::channel(true);
+        tokio::spawn(actor::Actor::new(shared, to.downgrade(), holds).run(messages));
+        Self { to, held }
+    }
+
+    /// Whether nothing is started until the next [`Supervisor::apply`].
+    pub(crate) fn is_held(&self) -> bool {
+        *self.held.borrow()
     }
 
     /// Starts nothing until the next [`Supervisor::apply`].
@@ -81,9 +88,11 @@ impl Supervisor {
         self.send(Msg::HoldStarts).await;
     }
 
-    /// These tasks are wanted, and no others.
+    /// These tasks are wanted, and no others. Returns when that is known.
     pub(crate) async fn apply(&self, wanted: Wanted) {
-        self.send(Msg::Apply(wanted)).await;
+        self.ask(|done| Msg::Apply(wanted, done))
+            .await
+            .unwrap_or_default()
     }
 
     /// The lease is open again: what waited for that may start.

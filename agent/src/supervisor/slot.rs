@@ -1,6 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use gantry_proto::{agent::v1::TaskStatus, v1::task::State};
+use gantry_proto::{
+    agent::v1::{self as agent, TaskStatus},
+    v1::task::State,
+};
 use tokio::{sync::watch, time::Instant};
 
 use super::{admit::Admitted, state::Phase};
@@ -9,9 +12,12 @@ use crate::{
     desired::Wish,
     metrics::TaskMetrics,
     problem::{Cause, Failure},
-    task::Control,
+    task::{Control, Gap},
     wire,
 };
+
+/// Most gaps that a status names.
+const GAPS: usize = 8;
 
 /// A task of this agent.
 pub(super) struct Slot {
@@ -28,11 +34,17 @@ pub(super) struct Slot {
     pub(super) next_attempt: Option<Duration>,
     pub(super) carried_nonce: String,
     pub(super) replan_wanted: bool,
+    /// The last gap of this run, shown as long as nothing is worse.
+    pub(super) gap: Option<Failure>,
+    /// The last gaps under this right, oldest first.
+    pub(super) gaps: VecDeque<agent::Gap>,
     /// Since when it is in its phase, as time of day.
     pub(super) since: Duration,
     pub(super) metrics: TaskMetrics,
     /// Ends when the connector is open.
     pub(super) start_span: tracing::Span,
+    /// The want whose trace has seen a start: later ones of the same want are no consequence of the request.
+    pub(super) traced_want: i64,
 }
 
 /// A run that exists.
@@ -55,9 +67,12 @@ impl Slot {
             next_attempt: None,
             carried_nonce: String::new(),
             replan_wanted: false,
+            gap: None,
+            gaps: VecDeque::new(),
             since,
             metrics,
             start_span: tracing::Span::none(),
+            traced_want: 0,
         }
     }
 
@@ -101,12 +116,28 @@ impl Slot {
         true
     }
 
+    /// Takes down data that is gone, so that it is reported whatever happens to the task next.
+    pub(super) fn lost(&mut self, gap: Gap, now: Duration) {
+        let number = self.gaps.back().map_or(0, |last| last.number) + 1;
+        if self.gaps.len() == GAPS {
+            self.gaps.pop_front();
+        }
+        self.gaps.push_back(agent::Gap {
+            number,
+            amount: gap.amount,
+            unit: gap.unit.to_owned(),
+            problem: Some(gap.why.problem(now)),
+        });
+        self.gap = Some(gap.why);
+    }
+
     /// As it is reported.
     pub(super) fn status(&self) -> TaskStatus {
         let state = match (self.phase, self.task.terms.wish) {
             (Phase::Waiting | Phase::Starting, _) => State::Starting,
             (Phase::Running, _) => State::Running,
             (Phase::Troubled | Phase::BackingOff, _) => State::BackingOff,
+            (Phase::Stalled, _) => State::Stalled,
             (Phase::Draining | Phase::Dropping, _) | (Phase::Hung, Wish::Stop) => State::Stopping,
             (Phase::Hung, _) => State::Pending,
             (Phase::Paused, _) => State::Paused,
@@ -124,13 +155,18 @@ impl Slot {
             fence: self.task.terms.fence,
             want_revision: if answers { self.task.terms.want_revision } else { 0 },
             state: state as i32,
-            problem: self.problem.as_ref().map(|p| p.problem(self.since)),
+            problem: self
+                .problem
+                .as_ref()
+                .or(self.gap.as_ref())
+                .map(|p| p.problem(self.since)),
             next_attempt_time: self.next_attempt.map(wire::timestamp),
             restarts: self.restarts as i32,
             state_time: Some(wire::timestamp(self.since)),
             restart_nonce: self.carried_nonce.clone(),
             replan_wanted: self.replan_wanted,
             sequence: 0,
+            gaps: self.gaps.iter().cloned().collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              Start              Opened
-//! Waiting -----------> Starting ---------> Running <----> Troubled
+//! Waiting -----------> Starting ---------> Running <----> Troubled, Stalled
 //!  ^ ^ |                  |  failed           | failed       |
 //!  | | +--> Paused        +--------------+----+--------------+
 //!  | | +--> Stopped                      v
@@ -23,6 +23,8 @@ pub(crate) enum Phase {
     Running,
     /// Runs, but something outside is unavailable and is tried again.
     Troubled,
+    /// Runs, but nothing moves although there is input.
+    Stalled,
     /// Finishes what is in flight.
     Draining,
     /// Ends without committing.
@@ -67,6 +69,8 @@ pub(crate) enum Event {
     Opened,
     /// Something outside has been unavailable for a while.
     Trouble,
+    /// Input exists and nothing moves.
+    Stalled,
     /// It moves again.
     Recovered,
     /// The run ended.
@@ -105,12 +109,13 @@ impl Phase {
 
             (Waiting | Paused | Stopped, Event::Restart) => settle(self),
             (BackingOff | Failed, Event::Restart | Event::Drop) => settle(Waiting),
-            (Starting | Running | Troubled, Event::Restart) => (Draining, Action::Drain),
+            (Starting | Running | Troubled | Stalled, Event::Restart) => (Draining, Action::Drain),
             (Draining | Dropping | Hung, Event::Restart) => (self, Action::None),
 
-            (Starting | Troubled, Event::Opened) => (Running, Action::None),
-            (Troubled, Event::Recovered) => (Running, Action::None),
-            (Starting | Running | Troubled, Event::Trouble) => (Troubled, Action::None),
+            (Starting | Troubled | Stalled, Event::Opened) => (Running, Action::None),
+            (Troubled | Stalled, Event::Recovered) => (Running, Action::None),
+            (Starting | Running | Troubled | Stalled, Event::Trouble) => (Troubled, Action::None),
+            (Starting | Running | Troubled | Stalled, Event::Stalled) => (Stalled, Action::None),
 
             (_, Event::Ended(E::Hung)) => (Hung, Action::None),
             (Dropping, Event::Ended(_)) => settle(Waiting),
@@ -121,11 +126,21 @@ impl Phase {
             (_, Event::Ended(E::FailedForGood)) => (Failed, Action::None),
 
             (BackingOff, Event::Due) => settle(Waiting),
-            (Starting | Running | Troubled | Draining | Dropping, Event::Drop) => (Dropping, Action::Drop),
+            (Starting | Running | Troubled | Stalled | Draining | Dropping, Event::Drop) => {
+                (Dropping, Action::Drop)
+            }
             (Waiting | Paused | Stopped, Event::Drop) => settle(Waiting),
             (Hung, Event::ThreadGone) => settle(Waiting),
 
-            (_, Event::Opened | Event::Trouble | Event::Recovered | Event::Due | Event::ThreadGone)
+            (
+                _,
+                Event::Opened
+                | Event::Trouble
+                | Event::Stalled
+                | Event::Recovered
+                | Event::Due
+                | Event::ThreadGone,
+            )
             | (Hung, Event::Drop) => (self, Action::None),
         }
     }
@@ -137,7 +152,7 @@ impl Phase {
             (Waiting | Paused | Stopped, Wish::Run) => (Waiting, Action::None),
             (Waiting | BackingOff | Paused | Stopped, Wish::Pause) => (Paused, Action::None),
             (Waiting | BackingOff | Paused | Failed | Stopped, Wish::Stop) => (Stopped, Action::None),
-            (Starting | Running | Troubled, Wish::Pause | Wish::Stop) => (Draining, Action::Drain),
+            (Starting | Running | Troubled | Stalled, Wish::Pause | Wish::Stop) => (Draining, Action::Drain),
             (phase, _) => (phase, Action::None),
         }
     }
@@ -146,7 +161,7 @@ impl Phase {
     pub(crate) fn runs(self) -> bool {
         use Phase::*;
         match self {
-            Starting | Running | Troubled | Draining | Dropping | Hung => true,
+            Starting | Running | Troubled | Stalled | Draining | Dropping | Hung => true,
             Waiting | BackingOff | Paused | Failed | Stopped => false,
         }
     }
@@ -158,11 +173,12 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 14] = [
+    const EVENTS: [Event; 15] = [
         Event::Settle,
         Event::Restart,
         Event::Opened,
         Event::Trouble,
+        Event::Stalled,
         Event::Recovered,
         Event::Ended(Ended::Drained),
         Event::Ended(Ended::Again),

@@ -5,6 +5,7 @@ mod budget;
 pub(crate) mod commit;
 mod convert;
 mod dead_letter;
+mod held;
 mod hooked;
 mod ledger;
 pub(crate) mod offsets;
@@ -14,6 +15,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod speed;
+mod stall;
 pub(crate) mod thread;
 mod trouble;
 
@@ -55,12 +57,25 @@ pub(crate) enum RunEvent {
     Opened,
     /// Something outside has been unavailable for a while.
     Trouble(Failure),
+    /// Input exists and nothing moves.
+    Stalled(Failure),
     /// It moves again.
     Recovered,
-    /// The tasks should be split anew.
-    ReplanWanted,
+    /// Whether the tasks should be split anew.
+    ReplanWanted(bool),
     /// Data was lost outside, or jumped over, and has been counted.
-    Gap(Failure),
+    Gap(Gap),
+}
+
+/// Data that is gone for good, or was jumped over.
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    /// How much, in `unit`. 0: it cannot be known.
+    pub(crate) amount: u64,
+    /// `messages`, `records`, `bytes`.
+    pub(crate) unit: &'static str,
+    /// Where and why.
+    pub(crate) why: Failure,
 }
 
 /// How a run ended.
@@ -157,10 +172,20 @@ impl RunContext {
     async fn tell(&self, event: RunEvent) {
         let event = match event {
             RunEvent::Trouble(f) => RunEvent::Trouble(self.scrub(f)),
-            RunEvent::Gap(f) => RunEvent::Gap(self.scrub(f)),
-            other => other,
+            RunEvent::Stalled(f) => RunEvent::Stalled(self.scrub(f)),
+            RunEvent::Gap(gap) => RunEvent::Gap(Gap {
+                why: self.scrub(gap.why),
+                ..gap
+            }),
+            other @ (RunEvent::Opened | RunEvent::Recovered | RunEvent::ReplanWanted(_)) => other,
         };
         self.events.tell(event).await;
+    }
+
+    /// Counts data that is gone, and says so.
+    async fn gap(&self, gap: Gap) {
+        self.metrics.gap(gap.amount, gap.unit);
+        self.tell(RunEvent::Gap(gap)).await;
     }
 
     fn thread_name(&self) -> String {

@@ -6,13 +6,14 @@ use gantry_bus::{Bus, BusError, BusErrorKind, Queue};
 use gantry_connector::{Config, Plugin};
 use gantry_proto::agent::v1::ReadOffsetsResponse;
 use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, sleep},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
-    Control, How, OUTSIDE, RunContext, RunEvent,
+    Control, How, OUTSIDE, RunContext, RunEvent, hung,
     offsets::ReadError,
+    stall::Obstacle,
     trouble::{Spot, Tell, Troubles},
 };
 use crate::{
@@ -121,11 +122,33 @@ pub(super) async fn retry<T, E: MayPass, F: Future<Output = Result<T, E>>>(
             return Ok(result);
         };
         troubles.failed(Spot::Poll, failure, Instant::now());
-        if let Some(Tell::Trouble(failure)) = troubles.tell(Instant::now()) {
+        if let Some(Tell::Trouble(failure)) = troubles.tell(Instant::now(), None) {
             ctx.tell(RunEvent::Trouble(failure)).await;
         }
         until_told(&mut ctx.control, sleep(backoff.fail())).await?;
     }
+}
+
+/// Waits for the connector's first report: what `open` came to. `waiting`: messages that are known to wait for it.
+pub(super) async fn opened<R>(
+    ctx: &mut RunContext,
+    reports: &mut mpsc::Receiver<R>,
+    waiting: u64,
+) -> Result<Option<R>, How> {
+    let (limit, after) = (ctx.limits.hooks.open, ctx.limits.stalled_after);
+    let deadline = Instant::now() + limit;
+    if waiting > 0 && after < limit {
+        match timeout(after, until_told(&mut ctx.control, reports.recv())).await {
+            Ok(report) => return report,
+            Err(_) => {
+                let stalled = Obstacle::Code.failure(waiting, after, "open has not returned");
+                ctx.tell(RunEvent::Stalled(stalled)).await;
+            }
+        }
+    }
+    timeout_at(deadline, until_told(&mut ctx.control, reports.recv()))
+        .await
+        .unwrap_or_else(|_| Err(How::Failed(hung("open", limit))))
 }
 
 /// The work, unless the run is told to end before it is done.

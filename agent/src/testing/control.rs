@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) accepts: AtomicBool,
     /// A full set is sent as soon as a session begins.
     pub(crate) assigns: AtomicBool,
+    /// Whoever asks for the full set gets something that does not fit.
+    pub(crate) misfits: AtomicBool,
     pub(crate) dials: AtomicUsize,
     pub(crate) store_id: Mutex<String>,
     pub(crate) refuse: Mutex<Option<Status>>,
@@ -80,6 +82,7 @@ impl Control {
             answers: AtomicBool::new(true),
             accepts: AtomicBool::new(true),
             assigns: AtomicBool::new(true),
+            misfits: AtomicBool::new(false),
             dials: AtomicUsize::new(0),
             store_id: Mutex::new("store-1".into()),
             refuse: Mutex::default(),
@@ -152,6 +155,13 @@ impl Control {
             digest,
             ..Default::default()
         })
+    }
+
+    fn answer_to_resync(&self) -> Out {
+        match (self.misfits.load(Ordering::SeqCst), self.full_set()) {
+            (true, Out::Assignment(full)) => Out::Assignment(Assignment { revision: 1, ..full }),
+            (_, full) => full,
+        }
     }
 
     /// The last status of a task.
@@ -240,7 +250,13 @@ impl Control {
                     self.seen.lock().statuses.extend(report.tasks);
                     send(Out::StatusAck(StatusAck { tasks })).await;
                 }
-                Some(In::AssignmentAck(ack)) => self.seen.lock().acks.push(ack),
+                Some(In::AssignmentAck(ack)) => {
+                    let resync = ack.resync;
+                    self.seen.lock().acks.push(ack);
+                    if resync {
+                        send(self.answer_to_resync()).await;
+                    }
+                }
                 Some(In::AskAnswer(answer)) => self.seen.lock().answers.push(answer),
                 Some(In::Goodbye(goodbye)) => {
                     self.seen.lock().goodbyes.push(goodbye);

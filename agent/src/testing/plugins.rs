@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) flushed: AtomicUsize,
     /// The sink keeps nothing.
     pub(crate) discards: AtomicBool,
+    /// The source wants its tasks to be split anew.
+    pub(crate) replan: AtomicBool,
 }
 
 /// A record of the source.
@@ -56,6 +58,8 @@ pub(crate) enum Fault {
     Panics,
     /// Never returns, but can be dropped.
     Waits,
+    /// Never returns, and panics when it is dropped.
+    PanicsWhenDropped,
     /// Blocks the thread until told.
     Blocks(Arc<std::sync::Barrier>),
 }
@@ -78,26 +82,46 @@ impl World {
         self.faults.lock().entry(hook).or_default().extend(faults);
     }
 
+    fn next_fault(&self, hook: &'static str) -> Option<Fault> {
+        let mut faults = self.faults.lock();
+        faults
+            .get_mut(hook)
+            .filter(|f| !f.is_empty())
+            .map(|f| f.remove(0))
+    }
+
+    /// What a connector does when it is dropped.
+    fn strike_drop(&self) {
+        if matches!(self.next_fault("drop"), Some(Fault::Panics)) {
+            panic!("drop was told to panic");
+        }
+    }
+
     async fn strike(&self, hook: &'static str) -> Result<(), ConnectorError> {
-        let fault = {
-            let mut faults = self.faults.lock();
-            faults
-                .get_mut(hook)
-                .filter(|f| !f.is_empty())
-                .map(|f| f.remove(0))
-        };
-        match fault {
+        match self.next_fault(hook) {
             None | Some(Fault::Works) => Ok(()),
             Some(Fault::Fails(domain)) => {
                 Err(ConnectorError::new(domain, format!("{hook} was told to fail")))
             }
             Some(Fault::Panics) => panic!("{hook} was told to panic"),
             Some(Fault::Waits) => std::future::pending().await,
+            Some(Fault::PanicsWhenDropped) => {
+                let _grenade = Grenade(hook);
+                std::future::pending().await
+            }
             Some(Fault::Blocks(until)) => {
                 until.wait();
                 Ok(())
             }
         }
+    }
+}
+
+struct Grenade(&'static str);
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("{} was dropped", self.0);
     }
 }
 
@@ -164,6 +188,7 @@ impl Source for FakeSource {
         self.world.strike("poll").await?;
         let mut polled = Polled {
             idle_for: Some(Duration::from_millis(10)),
+            replan_wanted: self.world.replan.load(Ordering::SeqCst),
             ..Polled::default()
         };
         let mut bytes = 0;
@@ -214,6 +239,18 @@ impl SinkPlugin for FakeSinkPlugin {
             buffer: Vec::new(),
             flushed: BTreeMap::new(),
         })
+    }
+}
+
+impl Drop for FakeSource {
+    fn drop(&mut self) {
+        self.world.strike_drop();
+    }
+}
+
+impl Drop for FakeSink {
+    fn drop(&mut self) {
+        self.world.strike_drop();
     }
 }
 

@@ -4,13 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use gantry_bus::memory::MemoryBus;
 use gantry_connector::{Config, Env, Fields, Plugin};
-use gantry_proto::{agent::v1::TaskSpec, v1};
+use gantry_proto::{
+    agent::v1::{BrokerQueues, TaskSpec},
+    v1,
+};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
 };
 
 use super::{
+    eventually,
     plugins::{self, World},
     store::MemoryStore,
 };
@@ -20,6 +24,7 @@ use crate::{
     key::TaskKey,
     lease::Lease,
     metrics::Metrics,
+    problem::Failure,
     secrets::Secrets,
     task::{Control, Events, How, RunContext, RunEnd, RunEvent, run, thread::Place},
 };
@@ -76,6 +81,11 @@ impl Rig {
             .map(|id| crate::wire::queue_out(&self.bus.queue("t", id)))
             .collect();
         self.spec.total_queues = queues;
+        self.spec.route = vec![BrokerQueues {
+            topic: "t".into(),
+            broker: self.bus.queue("t", 0).broker.to_string(),
+            queues,
+        }];
         self.spec.consumer_group = "g".into();
         self
     }
@@ -121,7 +131,7 @@ impl Rig {
             secrets: Arc::new(Secrets::new(vec![])),
             env: Env::default(),
             jitter: Jitter::new(7),
-            metrics: Metrics::default().task("c", 0),
+            metrics: Metrics::new().task("c", 0),
             starts: Arc::new(Semaphore::new(1)),
             scrubber: Default::default(),
         };
@@ -186,6 +196,33 @@ impl Started {
     pub(crate) async fn drain(self) -> How {
         self.tell(Control::Drain);
         self.end().await.how
+    }
+
+    /// Waits until it says that nothing moves, for this reason, and gives what it says. It has ten seconds for that.
+    pub(crate) async fn stalls(&mut self, reason: &str) -> Failure {
+        let within = Duration::from_secs(10);
+        let stalled = async {
+            loop {
+                match self.events.recv().await {
+                    Some((.., RunEvent::Stalled(failure))) => return failure,
+                    Some(_) => {}
+                    None => panic!("it ended"),
+                }
+            }
+        };
+        let failure = tokio::time::timeout(within, stalled)
+            .await
+            .unwrap_or_else(|_| panic!("it does not say {reason}"));
+        assert_eq!(failure.reason, reason, "{}", failure.message);
+        failure
+    }
+
+    /// Waits until it says that it moves again.
+    pub(crate) async fn recovers(&mut self) {
+        eventually("it says that it moves", || {
+            self.seen().iter().any(|e| matches!(e, RunEvent::Recovered))
+        })
+        .await;
     }
 
     /// Events so far.

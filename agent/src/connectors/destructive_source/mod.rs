@@ -8,7 +8,10 @@ mod source;
 mod tests;
 
 use async_trait::async_trait;
-use gantry_connector::{Capabilities, Kind, Locality, PluginInfo, Source, SourcePlugin};
+use gantry_connector::{
+    Capabilities, Config, ConnectorError, Env, Fields, Kind, Locality, PluginInfo, Source, SourcePlugin,
+    Start, StartPosition,
+};
 
 use self::source::DestructiveSource;
 
@@ -34,6 +37,28 @@ impl SourcePlugin for DestructiveSourcePlugin {
                 locality: Locality::Host,
             },
         }
+    }
+
+    async fn start_at(
+        &self,
+        config: &Config,
+        partition: &Fields,
+        start: &Start,
+        _: &Env,
+    ) -> Result<StartPosition, ConnectorError> {
+        let own = position::partition(&config::directory(config)?);
+        let Start::Position(position) = start else {
+            return Err(start.unknown_to("destructive-source"));
+        };
+        let wanted = StartPosition {
+            partition: partition.clone(),
+            position: position.clone(),
+        };
+        let position = position::position(position::read(&own, &wanted)?);
+        Ok(StartPosition {
+            partition: own,
+            position,
+        })
     }
 
     fn create(&self) -> Box<dyn Source> {

@@ -33,7 +33,8 @@ impl Source for DestructiveSource {
     async fn poll(&mut self, max_bytes: usize) -> Result<Polled, ConnectorError> {
         let mut polled = Polled::default();
         let mut bytes = 0;
-        for number in self.numbers()?.range(self.next..) {
+        let first = self.numbers()?;
+        for number in complete(&first, self.numbers()?).range(self.next..) {
             if bytes >= max_bytes {
                 break;
             }
@@ -84,5 +85,31 @@ impl DestructiveSource {
     fn failed(&self, doing: &str, e: io::Error) -> ConnectorError {
         ConnectorError::environment(format!("cannot {doing} files in {}", self.directory.display()))
             .because(e)
+    }
+}
+
+/// What is surely there of a directory in which files appear in the order of their numbers. One that appears while the
+/// directory is listed may be left out although a later one is not; a listing that begins after another has ended has all
+/// that the other has seen, and all before these.
+fn complete(first: &BTreeSet<u64>, mut second: BTreeSet<u64>) -> BTreeSet<u64> {
+    match first.last() {
+        None => BTreeSet::new(),
+        Some(last) => {
+            second.split_off(&last.saturating_add(1));
+            second
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete;
+
+    #[test]
+    fn what_appears_while_it_is_listed_waits_for_the_next_time() {
+        // 5 and 7 appeared during the first listing, which missed 5; 9 during the second, which missed 8.
+        let found = complete(&[3, 4, 7].into(), [3, 4, 5, 7, 9].into());
+        assert_eq!(found, [3, 4, 5, 7].into());
+        assert!(complete(&[].into(), [1].into()).is_empty());
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod decide;
 mod discover;
 mod lines;
+mod offsets;
 mod open_file;
 mod opening;
 mod position;
@@ -18,7 +19,8 @@ mod validate;
 
 use async_trait::async_trait;
 use gantry_connector::{
-    Capabilities, Config, ConnectorError, Env, Finding, Kind, Locality, PluginInfo, Source, SourcePlugin,
+    Capabilities, Config, ConnectorError, Env, Fields, Finding, Kind, Lag, Locality, PluginInfo, Source,
+    SourcePlugin, Start, StartPosition,
 };
 
 use self::{config::Settings, discover::Patterns, source::FileSource};
@@ -79,6 +81,25 @@ impl SourcePlugin for FileSourcePlugin {
             tasks_max.min(files)
         };
         Ok(vec![config.clone(); tasks.max(1) as usize])
+    }
+
+    async fn start_at(
+        &self,
+        config: &Config,
+        partition: &Fields,
+        start: &Start,
+        env: &Env,
+    ) -> Result<StartPosition, ConnectorError> {
+        offsets::start_at(config, partition, start, env)
+    }
+
+    async fn lag(
+        &self,
+        config: &Config,
+        position: &StartPosition,
+        env: &Env,
+    ) -> Result<Option<Lag>, ConnectorError> {
+        offsets::lag(config, position, env)
     }
 
     fn create(&self) -> Box<dyn Source> {

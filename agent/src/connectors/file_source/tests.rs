@@ -3,5 +3,6 @@
 mod compliance;
 mod files;
 mod interleavings;
+mod offsets;
 mod rig;
 mod rotation;

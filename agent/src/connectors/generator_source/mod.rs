@@ -8,7 +8,10 @@ mod source;
 mod tests;
 
 use async_trait::async_trait;
-use gantry_connector::{Capabilities, Config, ConnectorError, Env, Kind, PluginInfo, Source, SourcePlugin};
+use gantry_connector::{
+    Capabilities, Config, ConnectorError, Env, Fields, Kind, Lag, PluginInfo, Source, SourcePlugin, Start,
+    StartPosition,
+};
 
 use self::{config::Settings, source::GeneratorSource};
 
@@ -42,6 +45,26 @@ impl SourcePlugin for GeneratorSourcePlugin {
     ) -> Result<Vec<Config>, ConnectorError> {
         let partitions = Settings::read(config)?.partitions;
         Ok(vec![config.clone(); partitions.min(tasks_max).max(1) as usize])
+    }
+
+    async fn start_at(
+        &self,
+        config: &Config,
+        partition: &Fields,
+        start: &Start,
+        _: &Env,
+    ) -> Result<StartPosition, ConnectorError> {
+        position::start_at(&Settings::read(config)?, partition, start)
+    }
+
+    async fn lag(&self, config: &Config, at: &StartPosition, _: &Env) -> Result<Option<Lag>, ConnectorError> {
+        let settings = Settings::read(config)?;
+        let (number, sequence) = position::read(&at.partition, &at.position)?;
+        let left = |_| settings.count_of(number).saturating_sub(sequence);
+        Ok(settings.count.map(left).map(|amount| Lag {
+            amount,
+            unit: "records",
+        }))
     }
 
     fn create(&self) -> Box<dyn Source> {

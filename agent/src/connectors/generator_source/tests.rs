@@ -91,3 +91,37 @@ async fn a_value_tells_which_record_it_is() {
     }
     assert!(source.poll(1).await.unwrap().end);
 }
+
+#[tokio::test]
+async fn altered_positions_are_sequence_numbers_of_partitions_that_exist() {
+    use gantry_connector::{Fields, Lag, Start};
+    let config = |value: Value| {
+        GeneratorSourcePlugin
+            .info()
+            .spec
+            .check(value.as_object().unwrap())
+            .unwrap()
+    };
+    let (counted, endless) = (config(json!({"count": 11, "partitions": 2})), config(json!({})));
+    let partition = |n: i64| Fields::new().with("partition", n);
+    let at = async |config, n: i64, start: Start| {
+        let found = GeneratorSourcePlugin
+            .start_at(config, &partition(n), &start, &Env::default())
+            .await;
+        found.ok().map(|s| s.position.uint("sequence").unwrap())
+    };
+    let sequence = |n: i64| Start::Position(Fields::new().with("sequence", n));
+    assert_eq!(at(&counted, 1, sequence(3)).await, Some(3));
+    assert_eq!(at(&counted, 2, sequence(3)).await, None, "no such partition");
+    assert_eq!(at(&counted, 0, sequence(-1)).await, None);
+    assert_eq!(at(&counted, 1, Start::Latest).await, Some(5));
+    assert_eq!(at(&counted, 0, Start::Earliest).await, Some(0));
+    assert_eq!(at(&endless, 0, Start::Latest).await, None, "it has no end");
+    let (first, fourth, env) = (partition(0), sequence(4), Env::default());
+    let start = GeneratorSourcePlugin
+        .start_at(&counted, &first, &fourth, &env)
+        .await;
+    let lag = GeneratorSourcePlugin.lag(&counted, &start.unwrap(), &env).await;
+    let (amount, unit) = (2, "records");
+    assert_eq!(lag.unwrap(), Some(Lag { amount, unit }));
+}

@@ -44,8 +44,8 @@ pub(super) struct Actor {
     events: mpsc::Receiver<(TaskKey, u64, RunEvent)>,
     starts: Arc<Semaphore>,
     next_run: u64,
-    /// This session's full set is known.
-    released: bool,
+    /// This session's full set is not known: nothing is started.
+    holds: watch::Sender<bool>,
     /// Everything is drained for good.
     closing: bool,
     /// Highest fence that was found to have ended, by task.
@@ -55,7 +55,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(shared: Shared, me: mpsc::WeakSender<Msg>) -> Self {
+    pub(super) fn new(shared: Shared, me: mpsc::WeakSender<Msg>, holds: watch::Sender<bool>) -> Self {
         let (events_in, events) = mpsc::channel(256);
         let starts = Arc::new(Semaphore::new(shared.limits.parallel_starts.max(1)));
         Self {
@@ -67,7 +67,7 @@ impl Actor {
             events,
             starts,
             next_run: 0,
-            released: false,
+            holds,
             closing: false,
             fenced: HashMap::new(),
             leaked: 0,
@@ -101,12 +101,16 @@ impl Actor {
 
     fn message(&mut self, message: Msg) {
         match message {
-            Msg::HoldStarts => self.released = false,
+            Msg::HoldStarts => drop(self.holds.send_replace(true)),
             Msg::Settle => self.settle_all(),
-            Msg::Apply(wanted) => self.apply(wanted),
+            Msg::Apply(wanted, done) => {
+                self.apply(wanted);
+                // As below.
+                let _ = done.send(());
+            }
             Msg::Fenced(key, fence) => self.right_ended(&key, fence),
             Msg::CutOff => {
-                self.released = false;
+                self.holds.send_replace(true);
                 self.drop_all();
             }
             Msg::LeaseEnded => {
@@ -124,7 +128,7 @@ impl Actor {
                 }
             }
             Msg::ForgetAll => {
-                self.released = false;
+                self.holds.send_replace(true);
                 self.fenced.clear();
                 self.slots.values_mut().for_each(|s| s.doomed = true);
                 self.drop_all();
@@ -175,7 +179,7 @@ impl Actor {
     }
 
     fn apply(&mut self, wanted: Wanted) {
-        self.released = true;
+        self.holds.send_replace(false);
         let desired: BTreeMap<TaskKey, Terms> = wanted
             .iter()
             .filter(|(key, task)| {
@@ -278,7 +282,7 @@ impl Actor {
 
     /// Takes the task one step on and does what follows.
     fn step(&mut self, key: &TaskKey, event: Event) {
-        let may_start = self.released && !self.closing && self.shared.lease.is_open();
+        let may_start = !*self.holds.borrow() && !self.closing && self.shared.lease.is_open();
         let now = self.wall();
         let Some(slot) = self.slots.get_mut(key) else {
             return;
@@ -320,7 +324,7 @@ impl Actor {
             slot.carried_nonce.clone_from(&slot.task.terms.restart_nonce);
         }
         let mut status = slot.status();
-        slot.metrics.state(status.state);
+        slot.metrics.state(status.state());
         if slot.doomed || self.closing {
             return;
         }

@@ -10,6 +10,8 @@ impl Actor {
             return;
         };
         let task = slot.task.clone();
+        // Whether it still holds is for the new run to see.
+        (slot.replan_wanted, slot.gap) = (false, None);
         let (control, told) = watch::channel(Control::Run);
         slot.run = Some(Running {
             id,
@@ -17,8 +19,17 @@ impl Actor {
             control,
             opened: None,
         });
-        slot.start_span = tracing::info_span!("task start", connector = task.spec.connector, task = key.task);
-        trace::follow(&slot.start_span, &task.traceparent);
+        slot.start_span = tracing::info_span!(
+            "task start",
+            connector = task.spec.connector,
+            task = key.task,
+            otel.status_code = tracing::field::Empty,
+            reason = tracing::field::Empty
+        );
+        if slot.traced_want != task.terms.want_revision {
+            slot.traced_want = task.terms.want_revision;
+            trace::follow(&slot.start_span, &task.traceparent);
+        }
         if slot.restarts > 0 {
             slot.metrics.restarted();
         }
@@ -69,6 +80,7 @@ impl Actor {
     }
 
     pub(super) fn event(&mut self, key: &TaskKey, run: u64, event: RunEvent) {
+        let now = self.wall();
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
@@ -89,13 +101,18 @@ impl Actor {
                 slot.problem = None;
                 self.step(key, Event::Recovered);
             }
-            RunEvent::ReplanWanted => {
-                slot.replan_wanted = true;
+            RunEvent::Stalled(failure) => {
+                tracing::warn!(task = %key, reason = failure.reason, "the task stalls: {}", failure.message);
+                slot.problem = Some(failure);
+                self.step(key, Event::Stalled);
+            }
+            RunEvent::ReplanWanted(wanted) => {
+                slot.replan_wanted = wanted;
                 self.report(key);
             }
-            RunEvent::Gap(failure) => {
-                tracing::warn!(task = %key, "{}", failure.message);
-                slot.problem = Some(failure);
+            RunEvent::Gap(gap) => {
+                tracing::warn!(task = %key, "{}", gap.why.message);
+                slot.lost(gap, now);
                 self.report(key);
             }
         }
@@ -109,7 +126,9 @@ impl Actor {
             return;
         };
         let (fence, opened) = (running.fence, running.opened);
-        slot.start_span = tracing::Span::none();
+        let start_span = std::mem::replace(&mut slot.start_span, tracing::Span::none());
+        // Nothing of it is held in memory any more.
+        slot.metrics.in_flight_bytes(0);
         let fenced = matches!(end.how, How::Fenced);
         let mut ended = match end.how {
             How::Drained => Ended::Drained,
@@ -117,6 +136,8 @@ impl Actor {
             How::Dropped | How::Fenced => Ended::Dropped,
             How::Failed(failure) => {
                 tracing::warn!(task = %key, reason = failure.reason, "the task failed: {}", failure.message);
+                start_span.record("otel.status_code", "ERROR");
+                start_span.record("reason", failure.reason);
                 let again = slot.failed(&failure, opened);
                 slot.problem = Some(failure);
                 if again {

@@ -1,11 +1,15 @@
 //! The sink's side of a task: a loop on the connector's thread that does one thing after another.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
+use futures::FutureExt;
 use gantry_connector::{ConnectorError, Flushed, Sink, SinkContext, SinkRecord, WriteReport};
 use tokio::sync::mpsc;
 
-use crate::{lease::Lease, task::thread::guard};
+use crate::{
+    lease::Lease,
+    task::thread::{guard, panic_text},
+};
 
 /// What the pipeline orders.
 pub(super) enum Order {
@@ -40,7 +44,19 @@ pub(super) struct Hook {
 
 impl Hook {
     /// From `open` to `close`.
-    pub(super) async fn run(mut self, context: SinkContext) {
+    pub(super) async fn run(self, context: SinkContext) {
+        let reports = self.reports.clone();
+        // Hooks are guarded one by one; what is left is code that runs when something of the connector is dropped.
+        if let Err(panic) = AssertUnwindSafe(self.open_to_close(context)).catch_unwind().await {
+            let what = format!(
+                "the connector panicked while it was dropped: {}",
+                panic_text(&*panic)
+            );
+            let _ = reports.send(Report::NotClosed(ConnectorError::task(what))).await;
+        }
+    }
+
+    async fn open_to_close(mut self, context: SinkContext) {
         // An `open` that is pending when the task has to end is dropped: its time has run out.
         let opened = tokio::select! {
             biased;

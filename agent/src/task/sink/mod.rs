@@ -5,6 +5,7 @@ mod hook;
 mod pipeline;
 mod queue;
 mod reader;
+mod route;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,7 @@ use self::{
 use super::{
     How, RunContext, RunEnd, RunEvent,
     hooked::Hooked,
-    hung,
-    prepare::{Prepared, until_told},
+    prepare::{Prepared, opened},
 };
 use crate::problem::{Cause, Failure};
 
@@ -29,8 +29,8 @@ type Thread = Hooked<Order, Report>;
 
 /// Runs the sink until it ends.
 pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, sink: Box<dyn Sink>) -> RunEnd {
-    let queues = match start::starts(&mut ctx, &prepared).await {
-        Ok(queues) => queues,
+    let (queues, absent) = match start::starts(&mut ctx, &prepared).await {
+        Ok(starts) => starts,
         Err(how) => return how.into(),
     };
     let mut thread = match spawn(&ctx, &prepared, &queues, sink) {
@@ -44,18 +44,18 @@ pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, sink: Box<d
             .into();
         }
     };
-    let limit = ctx.limits.hooks.open;
-    let opened = tokio::time::timeout(limit, until_told(&mut ctx.control, thread.reports.recv())).await;
-    let how = match opened {
-        Err(_) => How::Failed(hung("open", limit)),
-        Ok(Err(how)) => how,
-        Ok(Ok(Some(Report::Opened(Ok(()))))) => {
+    let waiting = queues.iter().map(QueueState::lag).sum();
+    let how = match opened(&mut ctx, &mut thread.reports, waiting).await {
+        Err(how) => how,
+        Ok(Some(Report::Opened(Ok(())))) => {
             prepared.permit.take();
             ctx.tell(RunEvent::Opened).await;
-            return Pipeline::new(ctx, &prepared.read, queues, thread).run().await;
+            return Pipeline::new(ctx, &prepared.read, queues, absent, thread)
+                .run()
+                .await;
         }
-        Ok(Ok(Some(Report::Opened(Err(e))))) => How::Failed(Failure::connector("open", &e)),
-        Ok(Ok(_)) => How::Failed(Failure::new(
+        Ok(Some(Report::Opened(Err(e)))) => How::Failed(Failure::connector("open", &e)),
+        Ok(_) => How::Failed(Failure::new(
             Cause::Task,
             "THREAD_ENDED",
             "the connector's thread ended",

@@ -21,6 +21,10 @@ pub(super) enum Fetched {
     Failed(usize, BusError),
     /// The offset is not in the queue, or can never be read: the reader has ended.
     Lost(BusError),
+    /// A queue that could not be asked at the start still cannot.
+    Absent(Queue, BusError),
+    /// It can be asked now.
+    Back(Queue),
 }
 
 /// A stretch of a queue.
@@ -95,6 +99,26 @@ impl Reader {
                 return;
             }
         }
+    }
+}
+
+/// Waits for a queue that could not be asked at the start.
+pub(super) async fn wait_for(
+    queue: Queue,
+    bus: Arc<dyn Bus>,
+    out: mpsc::Sender<Fetched>,
+    mut backoff: Backoff,
+) {
+    loop {
+        let found = match bus.bounds(&queue).await {
+            Ok(_) => Fetched::Back(queue.clone()),
+            Err(e) => Fetched::Absent(queue.clone(), e),
+        };
+        let is_back = matches!(found, Fetched::Back(_));
+        if out.send(found).await.is_err() || is_back {
+            return;
+        }
+        sleep(backoff.fail()).await;
     }
 }
 

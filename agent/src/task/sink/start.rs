@@ -1,9 +1,9 @@
 //! Where a sink starts in each of its queues. The decision is pure.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use gantry_bus::{Bounds, BusError, Queue};
 use gantry_connector::Fields;
 use gantry_proto::{
@@ -11,15 +11,20 @@ use gantry_proto::{
     v1::{OffsetOutOfRange, RecordCounts, start_from},
 };
 
+use tokio::time::Instant;
+
 use super::queue::QueueState;
 use crate::{
     problem::{Cause, Failure},
     task::{
-        How, RunContext, RunEvent,
+        Gap, How, RunContext,
         prepare::{Prepared, retry},
     },
     wire,
 };
+
+/// How long queues are waited for that cannot be asked while others can.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A start that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +106,15 @@ fn within(queue: &Queue, offset: u64, bounds: Bounds, policy: OffsetOutOfRange) 
     }
 }
 
-/// Finds the start of every queue of the task. Tried until the bus answers.
-pub(super) async fn starts(ctx: &mut RunContext, prepared: &Prepared) -> Result<Vec<QueueState>, How> {
+/// A queue, what is stored of it, what it holds, and where to begin.
+type Found = (Queue, Option<StoredOffset>, Bounds, Result<Begin, Failure>);
+
+/// Finds the start of every queue of the task. Tried until the bus answers; of several queues those are left out, and named,
+/// whose broker stays away, so that they hold up no other.
+pub(super) async fn starts(
+    ctx: &mut RunContext,
+    prepared: &Prepared,
+) -> Result<(Vec<QueueState>, Vec<Queue>), How> {
     let committed: HashMap<Fields, StoredOffset> = prepared
         .read
         .offsets
@@ -111,6 +123,7 @@ pub(super) async fn starts(ctx: &mut RunContext, prepared: &Prepared) -> Result<
         .collect();
     let queues: Vec<Queue> = ctx.spec.queues.iter().map(wire::queue_in).collect();
     let (bus, spec) = (ctx.bus.clone(), ctx.spec.clone());
+    let patient_until = Instant::now() + PATIENCE;
     let ask = || {
         let asks = queues.clone().into_iter().map(|queue| {
             let (bus, spec) = (bus.clone(), spec.clone());
@@ -141,28 +154,36 @@ pub(super) async fn starts(ctx: &mut RunContext, prepared: &Prepared) -> Result<
                 Ok::<_, BusError>((queue, offset, bounds, begin))
             }
         });
-        stream::iter(asks.collect::<Vec<_>>())
-            .buffered(16)
-            .try_collect::<Vec<_>>()
+        let answers = stream::iter(asks.collect::<Vec<_>>()).buffered(16);
+        async move { settle(answers.collect().await, Instant::now() >= patient_until) }
     };
     let found = retry(ctx, ask)
         .await?
         .map_err(|e| How::Failed(Failure::bus(&e)))?;
+    let absent = queues
+        .iter()
+        .filter(|q| !found.iter().any(|(there, ..)| there == *q))
+        .cloned()
+        .collect();
     let mut states = Vec::with_capacity(found.len());
     for (queue, offset, bounds, begin) in found {
         let begin = begin.map_err(How::Failed)?;
         let mut counts: RecordCounts = offset.as_ref().and_then(|o| o.counts).unwrap_or_default();
         if let Some(jumped) = begin.jumped.filter(|n| *n > 0) {
             counts.skipped += jumped;
-            ctx.metrics.gap(jumped, "messages");
-            let message = format!(
-                "{jumped} messages of queue {queue} were jumped over: they are not in the queue any more"
-            );
-            ctx.tell(RunEvent::Gap(Failure::new(
-                Cause::External,
-                "OFFSET_OUT_OF_RANGE",
-                message,
-            )))
+            let message = match begin.offset > bounds.min {
+                true => format!("{jumped} messages of queue {queue} were jumped over, up to its end"),
+                false => format!(
+                    "{jumped} messages of queue {queue} were jumped over: they are not in the queue any more"
+                ),
+            };
+            let why = Failure::new(Cause::External, "OFFSET_OUT_OF_RANGE", message);
+            let unit = "messages";
+            ctx.gap(Gap {
+                amount: jumped,
+                unit,
+                why,
+            })
             .await;
         }
         let state = offset
@@ -178,7 +199,24 @@ pub(super) async fn starts(ctx: &mut RunContext, prepared: &Prepared) -> Result<
             bounds,
         ));
     }
-    Ok(states)
+    Ok((states, absent))
+}
+
+/// What the answers of all queues come to: an error if one can never be read, or nothing can be, or not all can be and it is
+/// too early to go on without them.
+fn settle(answers: Vec<Result<Found, BusError>>, late: bool) -> Result<Vec<Found>, BusError> {
+    let (mut found, mut failed) = (Vec::new(), None::<BusError>);
+    for answer in answers {
+        match answer {
+            Ok(queue) => found.push(queue),
+            Err(e) if Failure::bus(&e).cause != Cause::External => return Err(e),
+            Err(e) => failed = Some(failed.unwrap_or(e)),
+        }
+    }
+    match failed {
+        Some(e) if found.is_empty() || !late => Err(e),
+        _ => Ok(found),
+    }
 }
 
 fn unreadable(queue: &Queue) -> Failure {
@@ -257,5 +295,42 @@ mod tests {
         assert_eq!(go(4, OffsetOutOfRange::Earliest), Ok((10, Some(6))));
         assert_eq!(go(4, OffsetOutOfRange::Latest), Ok((20, Some(16))));
         assert_eq!(go(25, OffsetOutOfRange::Earliest), Ok((10, Some(0))));
+    }
+
+    #[test]
+    fn queues_that_stay_away_hold_up_no_other_for_long() {
+        let queue = Queue {
+            topic: "t".into(),
+            broker: "b".into(),
+            id: 0,
+        };
+        let found = || {
+            let begin = Begin {
+                offset: 0,
+                jumped: None,
+            };
+            Ok((queue.clone(), None, Bounds::default(), Ok(begin)))
+        };
+        let fails = |kind| Err(BusError::new(kind, "no"));
+        let settled = |answers, late| {
+            settle(answers, late)
+                .map(|found| found.len())
+                .map_err(|e| e.kind())
+        };
+        use gantry_bus::BusErrorKind::{Denied, QueueMissing, Unavailable};
+        assert_eq!(settled(vec![found(), found()], false), Ok(2));
+        assert_eq!(
+            settled(vec![found(), fails(Unavailable)], false),
+            Err(Unavailable)
+        );
+        assert_eq!(settled(vec![found(), fails(QueueMissing)], true), Ok(1));
+        assert_eq!(
+            settled(vec![fails(Unavailable), fails(QueueMissing)], true),
+            Err(Unavailable)
+        );
+        assert_eq!(
+            settled(vec![found(), fails(Unavailable), fails(Denied)], true),
+            Err(Denied)
+        );
     }
 }

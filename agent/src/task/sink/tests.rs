@@ -1,3 +1,6 @@
+mod routes;
+mod stalls;
+
 use std::{sync::atomic::Ordering, time::Duration};
 
 use gantry_bus::{OutMessage, memory::Fault as BusFault};
@@ -223,11 +226,9 @@ async fn an_offset_below_the_queue_fails_or_jumps_and_is_counted() {
     rig.spec.on_offset_out_of_range = OffsetOutOfRange::Earliest as i32;
     let mut run = rig.start_sink();
     eventually("it is committed", || rig.offset(0) == Some(100)).await;
-    assert!(
-        run.seen()
-            .iter()
-            .any(|e| matches!(e, RunEvent::Gap(f) if f.message.starts_with("20 messages")))
-    );
+    assert!(run.seen().iter().any(
+        |e| matches!(e, RunEvent::Gap(gap) if gap.amount == 20 && gap.why.message.starts_with("20 messages"))
+    ));
     run.drain().await;
     assert_eq!((counts(&rig, 0).skipped, counts(&rig, 0).out), (20, 75));
 }
@@ -297,4 +298,34 @@ async fn nothing_is_written_after_the_lease_has_run_out() {
     fill(&rig, 1, 0..10);
     assert!(matches!(run.end().await.how, How::Dropped));
     assert_eq!(rig.world.durable.lock().len(), 0);
+}
+
+/// Whatever a connector does when it is let go of: it has ended as told.
+async fn ends_as_told(inline: bool) {
+    for (hook, fault) in [
+        ("close", Fault::Panics),
+        ("close", Fault::Fails(Domain::Task)),
+        ("drop", Fault::Panics),
+    ] {
+        let mut rig = rig(1);
+        rig.inline = inline;
+        fill(&rig, 1, 0..10);
+        rig.world.fault(hook, [fault]);
+        let run = rig.start_sink();
+        eventually("it is committed", || rig.offset(0) == Some(10)).await;
+        run.tell(Control::Drain);
+        let end = run.end().await;
+        assert!(matches!(end.how, How::Drained), "{hook}: {:?}", end.how);
+        assert!(end.leaked.is_none(), "{hook}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_connector_does_at_its_end_changes_nothing() {
+    ends_as_told(true).await;
+}
+
+#[tokio::test]
+async fn what_a_connector_does_at_the_end_of_its_thread_changes_nothing() {
+    ends_as_told(false).await;
 }

@@ -1,14 +1,20 @@
 //! The source's side of a task: a loop on the connector's thread.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use gantry_connector::{ConnectorError, Domain, Fields, Polled, Source, SourceContext};
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
     backoff::{Backoff, Jitter},
     lease::Lease,
-    task::{OUTSIDE, budget::Budget, thread::guard},
+    task::{
+        OUTSIDE,
+        budget::Budget,
+        held::Held,
+        thread::{guard, panic_text},
+    },
 };
 
 /// Asked of one poll, in bytes.
@@ -34,6 +40,8 @@ pub(super) enum Report {
     Unavailable(ConnectorError),
     /// A hook failed for good; only `close` is called after it.
     Failed(&'static str, ConnectorError),
+    /// `committed` returned; if it failed, nothing follows from that.
+    Told(Result<(), ConnectorError>),
     /// It polls no more.
     Quiesced,
     /// The right to run has run out.
@@ -49,6 +57,7 @@ pub(super) struct Hook {
     pub(super) budget: Arc<Budget>,
     pub(super) lease: Arc<Lease>,
     pub(super) jitter: Jitter,
+    pub(super) held: Held,
 }
 
 enum Next {
@@ -59,11 +68,23 @@ enum Next {
 
 impl Hook {
     /// From `open` to `close`.
-    pub(super) async fn run(mut self, context: SourceContext) {
+    pub(super) async fn run(self, context: SourceContext) {
+        let reports = self.reports.clone();
+        // Hooks are guarded one by one; what is left is code that runs when something of the connector is dropped.
+        if let Err(panic) = AssertUnwindSafe(self.open_to_close(context)).catch_unwind().await {
+            let what = format!("the connector panicked: {}", panic_text(&*panic));
+            // As below.
+            let _ = reports
+                .send(Report::Failed("drop", ConnectorError::task(what)))
+                .await;
+        }
+    }
+
+    async fn open_to_close(mut self, context: SourceContext) {
         if self.open(context).await {
             self.serve().await;
         }
-        if let Err(e) = guard("close", self.source.close()).await {
+        if let Err(e) = guard("close", self.held.watch("close", self.source.close())).await {
             self.report(Report::Ignored("close", e)).await;
         }
     }
@@ -72,7 +93,7 @@ impl Hook {
     async fn open(&mut self, context: SourceContext) -> bool {
         let opened = tokio::select! {
             biased;
-            opened = guard("open", self.source.open(context)) => opened,
+            opened = guard("open", self.held.watch("open", self.source.open(context))) => opened,
             () = closed(&mut self.orders) => return false,
         };
         match opened {
@@ -101,9 +122,9 @@ impl Hook {
                     self.report(Report::Quiesced).await;
                 }
                 Next::Order(Some(Order::Committed(positions))) => {
-                    if let Err(e) = guard("committed", self.source.committed(&positions)).await {
-                        self.report(Report::Ignored("committed", e)).await;
-                    }
+                    let call = self.held.watch("committed", self.source.committed(&positions));
+                    let told = guard("committed", call).await;
+                    self.report(Report::Told(told)).await;
                 }
                 Next::Rested => rest = Duration::ZERO,
                 Next::Polled(Ok(polled)) => {
@@ -126,7 +147,8 @@ impl Hook {
     }
 
     async fn next(&mut self, polling: bool, rest: Duration) -> Next {
-        let (source, budget, lease, reports) = (&mut self.source, &self.budget, &self.lease, &self.reports);
+        let (source, held) = (&mut self.source, &self.held);
+        let (budget, lease, reports) = (&self.budget, &self.lease, &self.reports);
         let poll = async {
             if !rest.is_zero() {
                 sleep(rest).await;
@@ -138,7 +160,7 @@ impl Hook {
                 // Only an order can follow.
                 std::future::pending::<()>().await;
             }
-            Next::Polled(guard("poll", source.poll(POLL_BYTES)).await)
+            Next::Polled(guard("poll", held.watch("poll", source.poll(POLL_BYTES))).await)
         };
         tokio::select! {
             biased;

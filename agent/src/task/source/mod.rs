@@ -19,9 +19,9 @@ use self::{
 use super::{
     How, RunContext, RunEnd, RunEvent,
     budget::Budget,
+    held::Held,
     hooked::Hooked,
-    hung,
-    prepare::{Prepared, route, until_told},
+    prepare::{Prepared, opened, route},
 };
 use crate::{
     problem::{Cause, Failure},
@@ -43,7 +43,8 @@ pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn
         Err(how) => return how.into(),
     };
     let budget = Arc::new(Budget::new(ctx.limits.task_memory));
-    let mut thread = match start(&ctx, &prepared, source, budget.clone()) {
+    let held = Held::default();
+    let mut thread = match start(&ctx, &prepared, source, budget.clone(), held.clone()) {
         Ok(thread) => thread,
         Err(e) => {
             return How::Failed(Failure::new(
@@ -54,20 +55,18 @@ pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn
             .into();
         }
     };
-    let limit = ctx.limits.hooks.open;
-    let opened = tokio::time::timeout(limit, until_told(&mut ctx.control, thread.reports.recv())).await;
-    let how = match opened {
-        Err(_) => How::Failed(hung("open", limit)),
-        Ok(Err(how)) => how,
-        Ok(Ok(Some(Report::Opened))) => {
+    // What waits for a source is not known before it polls.
+    let how = match opened(&mut ctx, &mut thread.reports, 0).await {
+        Err(how) => how,
+        Ok(Some(Report::Opened)) => {
             ctx.tell(RunEvent::Opened).await;
             drop(prepared.permit);
-            return Pipeline::new(ctx, &prepared.read, queues, thread, budget)
+            return Pipeline::new(ctx, &prepared.read, queues, thread, budget, held)
                 .run()
                 .await;
         }
-        Ok(Ok(Some(Report::Failed(hook, e)))) => How::Failed(Failure::connector(hook, &e)),
-        Ok(Ok(_)) => How::Failed(Failure::new(
+        Ok(Some(Report::Failed(hook, e))) => How::Failed(Failure::connector(hook, &e)),
+        Ok(_) => How::Failed(Failure::new(
             Cause::Task,
             "THREAD_ENDED",
             "the connector's thread ended",
@@ -84,6 +83,7 @@ fn start(
     prepared: &Prepared,
     source: Box<dyn Source>,
     budget: Arc<Budget>,
+    held: Held,
 ) -> std::io::Result<Thread> {
     let (orders, orders_out) = mpsc::channel(ORDERS);
     let (reports_in, reports) = mpsc::channel(REPORTS);
@@ -111,6 +111,7 @@ fn start(
         budget,
         lease: ctx.lease.clone(),
         jitter: ctx.jitter.clone(),
+        held,
     };
     let gone = ctx.place.spawn(ctx.thread_name(), hook.run(context))?;
     Ok(Hooked {
@@ -122,7 +123,7 @@ fn start(
 
 /// Logs what only the log needs to know.
 fn ignored(ctx: &RunContext, report: Report) {
-    if let Report::Ignored(hook, e) = report {
+    if let Report::Ignored(hook, e) | Report::Failed(hook, e) = report {
         tracing::warn!(
             hook,
             error = ctx.scrubber.scrub(&e.chain()),

@@ -40,6 +40,15 @@ struct Lane<T> {
     backoff: Backoff,
 }
 
+/// What holds records back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Blocked<'a> {
+    /// A queue whose batch is not taken.
+    pub(super) queue: &'a Queue,
+    /// Records that wait for such a queue while another one is free, because their key belongs there.
+    pub(super) behind: usize,
+}
+
 impl<T> Outbox<T> {
     pub(super) fn new(queues: Vec<Queue>, most_records: usize, most_bytes: usize, jitter: &Jitter) -> Self {
         let lane = |queue| Lane {
@@ -136,6 +145,23 @@ impl<T> Outbox<T> {
         None
     }
 
+    /// What holds records back, if a queue has not taken its batch.
+    pub(super) fn blocked(&self) -> Option<Blocked<'_>> {
+        let is_stuck = |l: &&Lane<T>| l.in_flight.is_some() || !l.again.is_empty();
+        let stuck = || self.lanes.iter().filter(is_stuck);
+        let worst = stuck().max_by_key(|l| l.keyed.len())?;
+        let free = stuck().count() < self.lanes.len();
+        let behind = if free {
+            stuck().map(|l| l.keyed.len()).sum()
+        } else {
+            0
+        };
+        Some(Blocked {
+            queue: &worst.queue,
+            behind,
+        })
+    }
+
     /// When a resting queue may be tried again.
     pub(super) fn due(&self) -> Option<Instant> {
         self.lanes
@@ -226,6 +252,35 @@ mod tests {
             out.next(due).map(|(l, _, b)| (l, tickets(b))),
             Some((0, vec![0, 1]))
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_keys_wait_behind_a_queue_while_another_one_is_free() {
+        let blocked = |keys: &[Option<&str>], fail: &[usize]| {
+            let (mut out, now) = (outbox(2, 1), Instant::now());
+            for (n, key) in (0..).zip(keys) {
+                out.push(record(n, *key));
+            }
+            let mut flying = Vec::new();
+            for _ in 0..20 {
+                while let Some((lane, ..)) = out.next(now) {
+                    flying.push(lane);
+                }
+                for lane in std::mem::take(&mut flying) {
+                    match fail.contains(&lane) {
+                        true => out.failed(lane, now),
+                        false => drop(out.sent(lane)),
+                    }
+                }
+            }
+            out.blocked().map(|b| (b.queue.id, b.behind))
+        };
+        let lane = (fnv1a(b"k") % 2) as usize;
+        let both = [Some("k"), Some("k"), Some("k"), None];
+        assert_eq!(blocked(&both, &[]), None);
+        assert_eq!(blocked(&both, &[lane]), Some((lane as u32, 2)));
+        assert_eq!(blocked(&both, &[0, 1]).map(|(_, behind)| behind), Some(0));
+        assert_eq!(blocked(&[None, None], &[0]).map(|(_, behind)| behind), Some(0));
     }
 
     #[tokio::test(start_paused = true)]

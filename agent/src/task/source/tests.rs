@@ -1,3 +1,6 @@
+mod hooks;
+mod stalls;
+
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use gantry_bus::BusErrorKind;
@@ -97,7 +100,11 @@ async fn an_unavailable_bus_is_waited_for_and_shown() {
         matches!(&seen[1], RunEvent::Trouble(f) if f.cause == Cause::External),
         "{seen:?}"
     );
-    assert_eq!((rig.committed(), seen.len()), (0, 2));
+    assert!(
+        matches!(&seen[2], RunEvent::Stalled(f) if f.reason == "BUS_REFUSES"),
+        "{seen:?}"
+    );
+    assert_eq!((rig.committed(), seen.len()), (0, 3));
     eventually("all is committed", || rig.committed() == 1_000).await;
     eventually("it says so", || {
         run.seen().iter().any(|e| matches!(e, RunEvent::Recovered))
@@ -300,82 +307,6 @@ async fn nothing_is_polled_after_the_lease_has_run_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_of_hooks_end_it_or_are_waited_for_by_their_domain() {
-    for (hook, fault, cause) in [
-        ("open", Fault::Fails(Domain::User), Cause::User),
-        ("open", Fault::Fails(Domain::Environment), Cause::External),
-        ("open", Fault::Panics, Cause::Task),
-        ("poll", Fault::Fails(Domain::Task), Cause::Task),
-        ("poll", Fault::Panics, Cause::Task),
-    ] {
-        let rig = Rig::new(1);
-        rig.world.fault(hook, [fault]);
-        let end = rig.start_source().end().await;
-        assert!(
-            matches!(&end.how, How::Failed(f) if f.cause == cause),
-            "{hook}: {:?}",
-            end.how
-        );
-        assert!(end.leaked.is_none());
-        assert_eq!(rig.world.closed.load(Ordering::SeqCst), 1);
-    }
-    let rig = Rig::new(1);
-    rig.world.fill(10);
-    rig.world
-        .fault("poll", vec![Fault::Fails(Domain::Environment); 5]);
-    rig.world.fault("committed", [Fault::Panics]);
-    let run = rig.start_source();
-    eventually("it is committed", || rig.committed() == 10).await;
-    rig.world.fill(10);
-    eventually("it is committed", || rig.committed() == 20).await;
-    assert!(matches!(run.drain().await, How::Drained));
-}
-
-#[tokio::test(start_paused = true)]
-async fn hooks_that_wait_for_ever_are_given_up_or_dropped() {
-    let rig = Rig::new(1);
-    rig.world.fault("open", [Fault::Waits]);
-    let end = rig.start_source().end().await;
-    // It was given up, but let itself be dropped.
-    assert!(end.leaked.is_none() && matches!(&end.how, How::Failed(f) if f.reason == "HOOK_TIMED_OUT"));
-
-    let rig = Rig::new(1);
-    rig.world.fault("poll", [Fault::Waits]);
-    let run = rig.start_source();
-    eventually("it polls", || rig.world.polled.load(Ordering::SeqCst) == 1).await;
-    assert!(matches!(run.drain().await, How::Drained));
-
-    let rig = Rig::new(1);
-    rig.world.fault("close", [Fault::Waits]);
-    let run = rig.start_source();
-    eventually("it polls", || rig.world.polled.load(Ordering::SeqCst) > 0).await;
-    run.tell(Control::Drain);
-    let end = run.end().await;
-    assert!(end.leaked.is_some() && matches!(end.how, How::Drained));
-}
-
-#[tokio::test]
-async fn a_thread_that_blocks_harms_only_its_task() {
-    let mut rig = Rig::new(1);
-    rig.inline = false;
-    rig.limits.hooks.close = Duration::from_millis(50);
-    rig.spec.drain_timeout = Some(pbjson_types::Duration {
-        seconds: 0,
-        nanos: 50_000_000,
-    });
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
-    rig.world.fault("poll", [Fault::Blocks(barrier.clone())]);
-    let run = rig.start_source();
-    eventually("it polls", || rig.world.polled.load(Ordering::SeqCst) == 1).await;
-    run.tell(Control::Drain);
-    let mut end = run.end().await;
-    let mut gone = end.leaked.take().expect("the thread is stuck");
-    barrier.wait();
-    gone.wait().await;
-    assert_eq!(rig.world.closed.load(Ordering::SeqCst), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_missing_topic_is_waited_for_or_created_and_new_queues_start_it_anew() {
     let mut rig = Rig::new(1);
     rig.spec.topic = "later".into();
@@ -411,4 +342,24 @@ async fn refused_credentials_fail_it() {
         "{:?}",
         end.how
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_for_another_split_counts_for_as_long_as_it_is_repeated() {
+    let rig = Rig::new(1);
+    let mut run = rig.start_source();
+    let wishes = |seen: Vec<RunEvent>| {
+        let wishes = seen.into_iter().filter_map(|e| match e {
+            RunEvent::ReplanWanted(wanted) => Some(wanted),
+            _ => None,
+        });
+        wishes.collect::<Vec<_>>()
+    };
+    rig.world.replan.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(wishes(run.seen()), [true]);
+    rig.world.replan.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(wishes(run.seen()), [false]);
+    run.drain().await;
 }

@@ -53,6 +53,7 @@ impl Pipeline {
     pub(super) fn committed(&mut self, result: &TaskCommitResult) -> Result<(), How> {
         match self.ledger.settle(result) {
             Verdict::Stored(told) => {
+                self.moved += 1;
                 self.based |= self.ledger.is_clean();
                 let shown = !self.ctx.spec.consumer_group.is_empty();
                 for (fields, position) in told.into_iter().filter(|_| shown) {

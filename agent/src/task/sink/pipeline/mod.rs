@@ -1,6 +1,9 @@
 //! The pipeline of a sink: one loop that waits for whatever comes next.
 
 mod committing;
+mod health;
+mod reading;
+mod routing;
 mod writing;
 
 use std::{
@@ -28,18 +31,19 @@ use super::{
     hook::{Order, Report},
     not_closed,
     queue::QueueState,
-    reader::{Chunk, Fetched, Reader},
+    reader::{Chunk, Fetched, Reader, wait_for},
 };
 use crate::{
     backoff::Backoff,
     problem::{Cause, Failure},
     task::{
-        Control, How, LAST_COMMIT, OUTSIDE, RunContext, RunEnd, RunEvent,
+        Control, Gap, How, LAST_COMMIT, OUTSIDE, RunContext, RunEnd, RunEvent,
         budget::Budget,
         convert,
         dead_letter::{self, DeadLetters},
         hung,
         ledger::{Ledger, Verdict},
+        stall::{Obstacle, Stall},
         trouble::{Spot, Tell, Troubles},
     },
 };
@@ -68,6 +72,15 @@ pub(super) struct Pipeline {
     letters: DeadLetters,
     letters_failing: mpsc::Receiver<Failure>,
     troubles: Troubles,
+    stall: Stall,
+    /// Grows with every write, flush and commit that is done, and with what is read while nothing else is to be done.
+    moved: u64,
+    /// What was jumped over and not told yet.
+    gaps: Vec<Gap>,
+    routing: Option<BoxFuture<'static, Routes>>,
+    next_route: Instant,
+    /// The split no longer fits.
+    replan: bool,
     ending: Option<Ending>,
     /// The start positions with the sink's first state are stored: only now may it write.
     based: bool,
@@ -126,12 +139,16 @@ struct Mirror {
 
 const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
 
+/// What the name server said of each topic.
+type Routes = Vec<Result<Vec<Queue>, BusError>>;
+
 enum Wake {
     Told(Control),
     Report(Option<Report>),
     Worked(Worked),
     Fetched(Fetched),
     Committed(TaskCommitResult),
+    Routed(Routes),
     Mirrored,
     NotBuried(Failure),
     Timer,
@@ -142,6 +159,7 @@ impl Pipeline {
         ctx: RunContext,
         read: &ReadOffsetsResponse,
         queues: Vec<QueueState>,
+        absent: Vec<Queue>,
         thread: Thread,
     ) -> Self {
         let budget = Arc::new(Budget::new(ctx.limits.task_memory));
@@ -159,6 +177,10 @@ impl Pipeline {
                 jitter: ctx.jitter.clone(),
             };
             readers.spawn(reader.run());
+        }
+        for queue in absent {
+            let backoff = Backoff::new(OUTSIDE, ctx.jitter.clone());
+            readers.spawn(wait_for(queue, ctx.bus.clone(), out.clone(), backoff));
         }
         let now = Instant::now();
         let (letters, letters_failing) = DeadLetters::of(&ctx);
@@ -186,6 +208,13 @@ impl Pipeline {
                 running: None,
             },
             troubles: Troubles::default(),
+            stall: Stall::new(ctx.limits.stalled_after, now),
+            moved: 0,
+            gaps: Vec::new(),
+            routing: None,
+            // What changed while nobody ran is seen at once.
+            next_route: now,
+            replan: false,
             ending: None,
             based: false,
             queues,
@@ -206,11 +235,11 @@ impl Pipeline {
             self.advance();
             self.commit();
             self.mirror();
+            self.look_at_routes();
             self.ctx.metrics.in_flight_bytes(self.budget.used());
-            match self.troubles.tell(Instant::now()) {
-                Some(Tell::Trouble(failure)) => self.ctx.tell(RunEvent::Trouble(failure)).await,
-                Some(Tell::Recovered) => self.ctx.tell(RunEvent::Recovered).await,
-                None => {}
+            self.tell_health().await;
+            for gap in std::mem::take(&mut self.gaps) {
+                self.ctx.gap(gap).await;
             }
             if let Some(limit) = self.overdue() {
                 return RunEnd {
@@ -259,6 +288,8 @@ impl Pipeline {
         let timers = [
             stage,
             self.troubles.due(),
+            self.stall.due(Instant::now()),
+            (self.routing.is_none() && self.ending.is_none()).then_some(self.next_route),
             self.ending
                 .as_ref()
                 .map(|e| e.deadline)
@@ -283,6 +314,7 @@ impl Pipeline {
             report = self.thread.reports.recv() => Wake::Report(report),
             Some(worked) = maybe(&mut self.working) => { self.working = None; Wake::Worked(worked) }
             Some(result) = maybe(&mut self.committing) => { self.committing = None; Wake::Committed(result) }
+            Some(routes) = maybe(&mut self.routing) => { self.routing = None; Wake::Routed(routes) }
             Some(()) = maybe(&mut self.mirror.running) => { self.mirror.running = None; Wake::Mirrored }
             Some(failure) = self.letters_failing.recv() => Wake::NotBuried(failure),
             Some(fetched) = self.fetched.recv() => Wake::Fetched(fetched),
@@ -299,6 +331,7 @@ impl Pipeline {
             Wake::Worked(Worked::Buried(result)) => self.buried(result),
             Wake::Fetched(fetched) => self.fetched(fetched),
             Wake::Committed(result) => self.committed(&result)?,
+            Wake::Routed(routes) => self.routed(routes).await,
             Wake::NotBuried(failure) => self.troubles.failed(Spot::DeadLetter, failure, Instant::now()),
             Wake::Mirrored | Wake::Timer => {}
         }
@@ -318,39 +351,6 @@ impl Pipeline {
             }
         }
         Ok(())
-    }
-
-    fn fetched(&mut self, fetched: Fetched) {
-        if self.ending.is_some() {
-            return;
-        }
-        match fetched {
-            Fetched::Chunk(chunk) => {
-                self.troubles.worked(Spot::Queue(chunk.index));
-                let q = &mut self.queues[chunk.index];
-                q.bounds = chunk.bounds;
-                let bytes = chunk.messages.iter().map(|m| m.body.len()).sum();
-                self.ctx.metrics.r#in(chunk.messages.len() as u64, bytes);
-                if chunk.messages.is_empty() {
-                    self.ctx
-                        .metrics
-                        .lag(self.queues.iter().map(QueueState::lag).sum());
-                }
-                let q = &self.queues[chunk.index];
-                if !chunk.messages.is_empty() || chunk.next > q.written {
-                    self.chunks.push_back(chunk);
-                }
-            }
-            Fetched::Failed(index, e) => {
-                self.troubles
-                    .failed(Spot::Queue(index), Failure::bus(&e), Instant::now());
-            }
-            Fetched::Lost(e) if e.kind() == BusErrorKind::OffsetOutOfRange => {
-                // The start decides what to do about it, with what is written committed before.
-                self.end(How::Again, self.ctx.drain_timeout(), true);
-            }
-            Fetched::Lost(e) => self.fail(Failure::bus(&e)),
-        }
     }
 
     /// Ends with that failure. What was written and not flushed is not committed; what was flushed is.

@@ -147,8 +147,17 @@ impl Pipeline {
 
     /// The sink has taken the batch, except these records, for which this was done instead.
     pub(super) fn written(&mut self, batch: Batch, rejected: &[usize], instead: Rejected) {
+        self.moved += 1;
         for run in &batch.runs {
             let q = &mut self.queues[run.index];
+            let jumped = run
+                .next
+                .saturating_sub(q.written)
+                .saturating_sub(run.count as u64);
+            if jumped > 0 {
+                q.counts.skipped += jumped;
+                self.gaps.push(hole(&q.queue, q.written, run.next, jumped));
+            }
             q.dirty |= q.written != run.next;
             q.written = run.next;
             q.counts.r#in += run.count as u64;
@@ -179,6 +188,7 @@ impl Pipeline {
         self.stage = Stage::Idle;
         match result {
             Ok(flushed) => {
+                self.moved += 1;
                 self.troubles.worked(Spot::Write);
                 self.retries.reset();
                 for (index, state) in flushed.states {
@@ -213,6 +223,12 @@ impl Pipeline {
         match result {
             Ok(records) => {
                 batch.records = records.iter().map(|r| (r.partition, r.offset)).collect();
+                for run in &mut batch.runs {
+                    let of_run = |(index, offset): &&(u32, u64)| {
+                        *index as usize == run.index && (run.from..run.next).contains(offset)
+                    };
+                    run.count = batch.records.iter().filter(of_run).count();
+                }
                 self.write(batch, records);
             }
             Err(e) if e.kind() == BusErrorKind::OffsetOutOfRange => self.fail(Failure::bus(&e)),
@@ -232,6 +248,16 @@ impl Pipeline {
         };
         let limit = self.ctx.limits.hooks.write;
         (since + limit <= Instant::now()).then(|| hung(hook, limit))
+    }
+}
+
+/// Offsets between two positions that the bus has no message for: nothing is filtered on the broker.
+fn hole(queue: &Queue, from: u64, to: u64, jumped: u64) -> Gap {
+    let message = format!("queue {queue} has no message at {jumped} of the offsets from {from} to {to}");
+    Gap {
+        amount: jumped,
+        unit: "messages",
+        why: Failure::new(Cause::External, "MESSAGES_MISSING", message),
     }
 }
 

@@ -33,17 +33,25 @@ impl Pipeline {
     /// Tells the source what is stored, if it has taken what it was told before.
     pub(super) fn tell_source(&mut self) {
         // Room is left for the orders that end it.
-        if !self.untold.is_empty() && self.thread.orders.capacity() > ORDERS - 1 {
-            let _ = self
-                .thread
-                .orders
-                .try_send(Order::Committed(std::mem::take(&mut self.untold)));
+        if self.telling.is_none() && self.thread.orders.capacity() > ORDERS - 1 {
+            self.tell_now();
+        }
+    }
+
+    fn tell_now(&mut self) {
+        if self.untold.is_empty() {
+            return;
+        }
+        let order = Order::Committed(std::mem::take(&mut self.untold));
+        if self.thread.orders.try_send(order).is_ok() {
+            self.telling.get_or_insert_with(Instant::now);
         }
     }
 
     pub(super) async fn committed(&mut self, result: TaskCommitResult) -> Result<(), How> {
         match self.ledger.settle(&result) {
             Verdict::Stored(told) => {
+                self.moved += 1;
                 if self.ledger.has_more() {
                     self.next_commit = Instant::now();
                 }
@@ -53,10 +61,7 @@ impl Pipeline {
                 self.untold.extend(told);
                 if self.ending.is_some() {
                     // The last chance to tell it; it is ordered to close right after.
-                    let _ = self
-                        .thread
-                        .orders
-                        .try_send(Order::Committed(std::mem::take(&mut self.untold)));
+                    self.tell_now();
                 }
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! The pipeline of a source: one loop that waits for whatever comes next.
 
 mod committing;
+mod health;
 mod sending;
 
 use std::{sync::Arc, time::Duration};
@@ -8,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use gantry_bus::{BusError, BusErrorKind, Queue};
-use gantry_connector::{Fields, Gap, Polled};
+use gantry_connector::{Fields, Polled};
 use gantry_proto::{
     agent::v1::{ReadOffsetsResponse, TaskCommitResult},
     v1::error_policy::OnRecordError,
@@ -28,12 +29,15 @@ use super::{
 use crate::{
     problem::{Cause, Failure},
     task::{
-        Control, How, LAST_COMMIT, RunContext, RunEnd, RunEvent,
+        Control, Gap, How, LAST_COMMIT, RunContext, RunEnd, RunEvent,
         acks::{Outcome, Ticket},
         budget::Budget,
         convert::{self, Outgoing},
         dead_letter::{self, DeadLetters},
+        held::Held,
+        hung,
         ledger::{Ledger, Mark, Told, Verdict},
+        stall::{Obstacle, Stall},
         trouble::{Spot, Tell, Troubles},
     },
     wire,
@@ -43,6 +47,9 @@ use crate::{
 pub(super) struct Pipeline {
     ctx: RunContext,
     thread: Thread,
+    /// The thread has ended by itself.
+    thread_ended: bool,
+    held: Held,
     budget: Arc<Budget>,
     intake: Intake,
     outbox: Outbox<Ticket>,
@@ -58,10 +65,20 @@ pub(super) struct Pipeline {
     commit_rests_until: Instant,
     next_route: Instant,
     troubles: Troubles,
+    stall: Stall,
+    /// Grows with every record that is done, every commit that is stored, and every hook that returns.
+    moved: u64,
     /// Stored positions that the source was not told yet.
     untold: Told,
+    /// Since when it is being told some.
+    telling: Option<Instant>,
+    /// It has asked for another split, which counts until then.
+    replan_until: Option<Instant>,
     ending: Option<Ending>,
 }
+
+/// How long a source's word counts that its tasks should be split anew.
+const REPLAN: Duration = Duration::from_secs(60);
 
 /// It is finishing.
 struct Ending {
@@ -95,6 +112,7 @@ impl Pipeline {
         queues: Vec<Queue>,
         thread: Thread,
         budget: Arc<Budget>,
+        held: Held,
     ) -> Self {
         let counts = read
             .offsets
@@ -121,10 +139,16 @@ impl Pipeline {
             commit_rests_until: now,
             next_route: now + ctx.limits.route_interval,
             troubles: Troubles::default(),
+            stall: Stall::new(ctx.limits.stalled_after, now),
+            moved: 0,
             untold: Told::new(),
+            telling: None,
+            replan_until: None,
             ending: None,
             ctx,
             thread,
+            thread_ended: false,
+            held,
             budget,
         }
     }
@@ -139,7 +163,14 @@ impl Pipeline {
             self.tell_source();
             self.look_at_route();
             self.ctx.metrics.in_flight_bytes(self.budget.used());
-            self.tell_troubles().await;
+            self.tell_health().await;
+            self.tell_replan().await;
+            if let Some(failure) = self.overdue() {
+                return RunEnd {
+                    how: How::Failed(failure),
+                    leaked: Some(self.thread.gone),
+                };
+            }
             if let Some(how) = self.finished() {
                 break how;
             }
@@ -153,14 +184,6 @@ impl Pipeline {
             .close(Order::Close, ctx.limits.hooks.close, |r| ignored(&ctx, r))
             .await;
         RunEnd { how, leaked }
-    }
-
-    async fn tell_troubles(&mut self) {
-        match self.troubles.tell(Instant::now()) {
-            Some(Tell::Trouble(failure)) => self.ctx.tell(RunEvent::Trouble(failure)).await,
-            Some(Tell::Recovered) => self.ctx.tell(RunEvent::Recovered).await,
-            None => {}
-        }
     }
 
     /// Whether everything that is waited for has come.
@@ -180,6 +203,9 @@ impl Pipeline {
         let timers = [
             self.outbox.due(),
             self.troubles.due(),
+            self.stall_due(),
+            self.told_by(),
+            self.replan_until,
             self.ending
                 .as_ref()
                 .map(|e| e.deadline)
@@ -206,7 +232,7 @@ impl Pipeline {
             Some(result) = maybe(&mut self.committing) => { self.committing = None; Wake::Committed(result) }
             Some(result) = maybe(&mut self.routing) => { self.routing = None; Wake::Routed(result) }
             Some(failure) = self.letters_failing.recv() => Wake::NotBuried(failure),
-            report = self.thread.reports.recv() => Wake::Report(report),
+            report = self.thread.reports.recv(), if !self.thread_ended => Wake::Report(report),
             () = timer => Wake::Timer,
         }
     }
@@ -257,6 +283,13 @@ impl Pipeline {
                     .failed(Spot::Poll, Failure::connector("poll", &e), Instant::now());
             }
             Some(Report::Failed(hook, e)) => self.fail(Failure::connector(hook, &e)).await,
+            Some(Report::Told(told)) => {
+                self.telling = None;
+                self.moved += 1;
+                if let Err(e) = told {
+                    ignored(&self.ctx, Report::Ignored("committed", e));
+                }
+            }
             Some(Report::Quiesced) => {
                 if let Some(ending) = &mut self.ending {
                     ending.quiesced = true;
@@ -266,34 +299,37 @@ impl Pipeline {
             Some(report @ Report::Ignored(..)) => ignored(&self.ctx, report),
             Some(Report::Opened) => {}
             None => {
+                // What was done before is still committed, under the failure that ended the thread if it told one.
+                self.thread_ended = true;
                 let failure = Failure::new(Cause::Task, "THREAD_ENDED", "the connector's thread ended");
-                return Err(How::Failed(failure));
+                self.fail(failure).await;
+                if let Some(ending) = &mut self.ending {
+                    ending.quiesced = true;
+                }
             }
         }
         Ok(())
     }
 
     async fn polled(&mut self, polled: Polled) {
-        for Gap {
-            partition,
-            amount,
-            unit,
-            reason,
-        } in polled.gaps
-        {
-            self.ctx.metrics.gap(amount, unit);
-            let message =
-                format!("{amount} {unit} of {partition} were lost before they could be read: {reason}");
-            self.ctx
-                .tell(RunEvent::Gap(Failure::new(
-                    Cause::External,
-                    "SOURCE_GAP",
-                    message,
-                )))
-                .await;
+        for gap in polled.gaps {
+            let (amount, unit) = (gap.amount, gap.unit);
+            let lost = match amount {
+                0 => "an unknown part".to_owned(),
+                n => format!("{n} {unit}"),
+            };
+            let message = format!(
+                "{lost} of {} went before it could be read: {}",
+                gap.partition, gap.reason
+            );
+            let why = Failure::new(Cause::External, "SOURCE_GAP", message);
+            self.ctx.gap(Gap { amount, unit, why }).await;
         }
         if polled.replan_wanted {
-            self.ctx.tell(RunEvent::ReplanWanted).await;
+            if self.replan_until.is_none() {
+                self.ctx.tell(RunEvent::ReplanWanted(true)).await;
+            }
+            self.replan_until = Some(Instant::now() + REPLAN);
         }
         for record in polled.records {
             match self.intake.take(record) {

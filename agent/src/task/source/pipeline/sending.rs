@@ -121,6 +121,7 @@ impl Pipeline {
     }
 
     pub(super) fn done(&mut self, ticket: Ticket, weight: usize, outcome: Outcome) {
+        self.moved += 1;
         self.intake.acks.done(ticket, outcome);
         self.budget.free(weight);
     }
