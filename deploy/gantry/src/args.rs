@@ -32,7 +32,7 @@ pub(crate) struct Global {
     /// UUID that makes a repeated mutation take effect once
     #[arg(long, global = true, value_name = "UUID")]
     pub(crate) request_id: Option<String>,
-    /// CA certificate (PEM) of the control plane
+    /// CA (PEM) that signed the control plane's certificate
     #[arg(long, global = true, env = "GANTRY_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Client certificate (PEM)
@@ -74,6 +74,9 @@ pub(crate) struct Global {
     /// Send traces there by OTLP over gRPC
     #[arg(long, global = true, env = "GANTRY_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,
+    /// CA (PEM) that signed the certificate of the OTLP endpoint
+    #[arg(long, global = true, env = "GANTRY_OTLP_CA", value_name = "FILE")]
+    pub(crate) otlp_ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -100,7 +103,7 @@ pub(crate) enum Command {
     /// Run everything in one process, with embedded store and broker
     Dev(Dev),
     /// Run a replica of the control plane
-    Server(Server),
+    Server(Box<Server>),
     /// Run an agent
     Agent(AgentRole),
     /// Work with connectors
@@ -162,9 +165,15 @@ pub(crate) struct Dev {
     /// Serve etcd's API of the embedded store there, for etcdctl
     #[arg(long, env = "GANTRY_EMBEDDED_ETCD_LISTEN", value_name = "ADDR")]
     pub(crate) embedded_etcd_listen: Option<SocketAddr>,
-    /// Serve Prometheus metrics there
+    /// Serve Prometheus metrics of the control plane there
     #[arg(long, env = "GANTRY_METRICS_LISTEN", value_name = "ADDR")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Serve Prometheus metrics of the agent there; of more agents each at the next port
+    #[arg(long, env = "GANTRY_AGENT_METRICS_LISTEN", value_name = "ADDR")]
+    pub(crate) agent_metrics_listen: Option<SocketAddr>,
+    /// Serve users on an address other than loopback, without TLS and authentication
+    #[arg(long, env = "GANTRY_INSECURE")]
+    pub(crate) insecure: bool,
 }
 
 #[derive(Args)]
@@ -240,7 +249,7 @@ pub(crate) struct Security {
     /// Key of the certificate (PEM)
     #[arg(long, env = "GANTRY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Accept only clients with a certificate of this CA (PEM)
+    /// Accept only users with a certificate of this CA (PEM)
     #[arg(
         long,
         env = "GANTRY_TLS_CLIENT_CA",
@@ -248,6 +257,14 @@ pub(crate) struct Security {
         requires = "tls_cert"
     )]
     pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Accept only agents with a certificate of this CA (PEM)
+    #[arg(
+        long,
+        env = "GANTRY_AGENT_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(crate) agent_tls_client_ca: Option<PathBuf>,
     /// File with the bearer tokens of users, one `NAME TOKEN` a line
     #[arg(long, env = "GANTRY_TOKENS", value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
@@ -390,11 +407,84 @@ pub(crate) enum Connectors {
 
 #[derive(Subcommand)]
 pub(crate) enum Offsets {
-    /// Show the committed positions
+    /// Show the committed positions, how old they are and how much there is to read after them
     Get {
         /// The connector's name
         name: String,
+        /// Ask no agent how much there is to read
+        #[arg(long)]
+        no_lag: bool,
     },
+    /// Set positions of a stopped connector: all that are named, or none
+    #[command(visible_alias = "set")]
+    Alter(AlterOffsets),
+    /// Forget positions of a stopped connector: it reads from the beginning
+    Reset {
+        /// The connector's name
+        name: String,
+        /// Only this partition, as in `path=/var/log/a.log`; may be repeated
+        #[arg(long = "partition", value_name = "K=V[,K=V]")]
+        partitions: Vec<String>,
+        /// Show what would change, store nothing
+        #[arg(long)]
+        validate_only: bool,
+    },
+    /// Show earlier positions, and how they were altered
+    History {
+        /// The connector's name
+        name: String,
+    },
+    /// Take back the last alteration or reset of a stopped connector's offsets
+    Undo {
+        /// The connector's name
+        name: String,
+        /// Go back to the positions of this epoch; see `history`
+        #[arg(long, value_name = "N")]
+        epoch: Option<i64>,
+        /// Show what would change, store nothing
+        #[arg(long)]
+        validate_only: bool,
+    },
+    /// List offsets of deleted connectors that were kept (`delete --keep-offsets`)
+    Retained,
+}
+
+#[derive(Args)]
+pub(crate) struct AlterOffsets {
+    /// The connector's name
+    pub(crate) name: String,
+    /// The partition to alter, as in `path=/var/log/a.log` or `topic=t,broker=b,queue=0`; may be repeated. Without it all
+    /// partitions are altered
+    #[arg(long = "partition", value_name = "K=V[,K=V]")]
+    pub(crate) partitions: Vec<String>,
+    #[command(flatten)]
+    pub(crate) target: OffsetTarget,
+    /// Show what would change, store nothing
+    #[arg(long)]
+    pub(crate) validate_only: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct OffsetTarget {
+    /// To this position, as in `byte=170` or `offset=5`
+    #[arg(long, value_name = "K=V[,K=V]", requires = "partitions")]
+    pub(crate) to: Option<String>,
+    /// To the first that can be read now
+    #[arg(long)]
+    pub(crate) to_earliest: bool,
+    /// Behind everything that is there now
+    #[arg(long)]
+    pub(crate) to_latest: bool,
+    /// To the first message that is not older: `2026-11-21T17:00:00Z`, or how long ago: `90m`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to_time: Option<String>,
+    /// To what was committed then and is still remembered: `2026-11-21T17:00:00Z`, or how long ago: `90m`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to_committed: Option<String>,
+    /// To what a file says, in the form of `offsets get -o yaml`; `-`: standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "partitions")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -426,6 +516,9 @@ pub(crate) struct Create {
     /// Check everything, store nothing
     #[arg(long)]
     pub(crate) validate_only: bool,
+    /// Go on where a deleted connector was left, whose offsets are kept under this uid
+    #[arg(long, value_name = "UID")]
+    pub(crate) adopt_offsets: Option<String>,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }
@@ -502,7 +595,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let wrong = || "write a number and a unit, such as 500ms, 60s, 5m or 1h".to_owned();

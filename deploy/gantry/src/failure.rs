@@ -62,18 +62,52 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// What to do about a connection that does not come about. The texts are those of rustls, which gives no others.
+fn unreachable_fix(endpoint: &str, why: &str) -> &'static str {
+    let says = |parts: &[&str]| parts.iter().any(|part| why.contains(part));
+    if says(&["UnknownIssuer", "BadSignature"]) {
+        "give the CA that signed the control plane's certificate with --ca or GANTRY_CA"
+    } else if says(&["not valid for name", "NotValidForName"]) {
+        "give an --endpoint with a name that the control plane's certificate holds"
+    } else if says(&["invalid peer certificate"]) {
+        "have the control plane's certificate replaced"
+    } else if says(&["CertificateRequired", "HandshakeFailure"]) {
+        "give a client certificate with --cert and --key: this control plane asks for one"
+    } else if says(&[
+        "UnknownCA",
+        "BadCertificate",
+        "DecryptError",
+        "CertificateExpired",
+        "AccessDenied",
+    ]) {
+        "give another client certificate with --cert and --key: the control plane does not accept this one"
+    } else if says(&["InvalidContentType", "InvalidMessage"]) {
+        "write http:// in --endpoint: this control plane does not speak TLS"
+    } else if endpoint.starts_with("https://") && says(&["closed", "reset", "roken pipe"]) {
+        // Who asks for certificates may be gone before the client has read why.
+        "give a client certificate that the control plane accepts with --cert and --key, if it asks for one"
+    } else if endpoint.starts_with("http://") && !says(&["refused", "No route", "timed out", "lookup"]) {
+        "write https:// in --endpoint, if the control plane speaks TLS"
+    } else {
+        "start it (`gantry dev`), or give its address with --endpoint or GANTRY_ENDPOINT"
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Endpoint { endpoint, why } => Self::usage(format!("cannot use the endpoint: {why}"))
                 .at(endpoint)
                 .fix("give --endpoint http://HOST:PORT or set GANTRY_ENDPOINT"),
-            Error::Unreachable { endpoint, why } => Self::new(
-                Exit::Unreachable,
-                format!("the control plane cannot be reached: {why}"),
-            )
-            .at(endpoint)
-            .fix("start it (`gantry dev`), or give its address with --endpoint or GANTRY_ENDPOINT"),
+            Error::Unreachable { endpoint, why } => {
+                let fix = unreachable_fix(&endpoint, &why);
+                Self::new(
+                    Exit::Unreachable,
+                    format!("the control plane cannot be reached: {why}"),
+                )
+                .at(endpoint)
+                .fix(fix)
+            }
             Error::Refused {
                 code,
                 message,

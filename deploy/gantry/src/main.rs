@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod definition;
 mod failure;
+mod positions;
 mod render;
 mod roles;
 mod settings;
@@ -45,7 +46,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match command {
         Command::Demo(demo) => Box::pin(roles::demo(&global, demo)).await,
         Command::Dev(dev) => Box::pin(roles::dev(&global, dev)).await,
-        Command::Server(server) => Box::pin(roles::server(&global, server)).await,
+        Command::Server(server) => Box::pin(roles::server(&global, *server)).await,
         Command::Agent(agent) => Box::pin(roles::agent(&global, agent)).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -4,9 +4,9 @@ use gantry_client::{
 };
 use gantry_proto::{Struct, StructValue};
 
-use super::{Session, edit, wait};
+use super::{Session, edit, offsets, wait};
 use crate::{
-    args::{Connectors, Create, Offsets, Output, Wait},
+    args::{Connectors, Create, Output, Wait},
     definition,
     failure::{Exit, Failure},
     render,
@@ -85,13 +85,7 @@ pub(super) async fn run(s: &Session, command: Connectors) -> Result<(), Failure>
                 None => render::out(&render::events(&all)),
             }
         }
-        Connectors::Offsets(Offsets::Get { name }) => {
-            let all = s.client.offsets(&name).await?;
-            match render::structured(s.style, &all) {
-                Some(text) => render::out(&text?),
-                None => render::out(&render::offsets(&all)),
-            }
-        }
+        Connectors::Offsets(command) => offsets::run(s, command).await,
     }
 }
 
@@ -118,11 +112,19 @@ async fn run_create(s: &Session, create: Create) -> Result<(), Failure> {
             place: String::new(),
         }],
     };
+    let adopted = create.adopt_offsets.as_deref().unwrap_or_default();
+    if !adopted.is_empty() && wanted.len() > 1 {
+        return Err(
+            Failure::usage("one connector can take the offsets over, and the file defines several")
+                .at(format!("--adopt-offsets {adopted}"))
+                .fix("give a file that defines that connector alone"),
+        );
+    }
     for d in wanted {
         let name = render::short(&d.connector.name).to_owned();
         let created = s
             .client
-            .create(d.connector, create.validate_only)
+            .create_adopting(d.connector, adopted, create.validate_only)
             .await
             .map_err(|e| {
                 let failure = Failure::from(e);

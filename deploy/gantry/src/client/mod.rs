@@ -3,6 +3,7 @@
 mod agents;
 mod connectors;
 mod edit;
+mod offsets;
 mod plugins;
 mod wait;
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Failure
         style: Style::new(global),
     };
     match command {
-        Command::Connectors(command) => connectors::run(&session, command).await,
+        Command::Connectors(command) => Box::pin(connectors::run(&session, command)).await,
         Command::Plugins(command) => plugins::run(&session, command).await,
         Command::Agents(command) => agents::run(&session, command).await,
         _ => Err(Failure::usage("not a client command")),
@@ -52,6 +53,11 @@ fn connect(global: &Global) -> Result<Client, Failure> {
         return Err(Failure::usage("--request-id is no UUID")
             .at(id)
             .fix("make one with `uuidgen`"));
+    }
+    if global.endpoint.starts_with("https://") && global.ca.is_none() {
+        return Err(Failure::usage("no CA is given for an https endpoint")
+            .at(&global.endpoint)
+            .fix("give the CA that signed the control plane's certificate with --ca or GANTRY_CA"));
     }
     let options = Options {
         ca: global.ca.clone(),

@@ -98,7 +98,7 @@ pub(crate) fn describe_connector(
         const SHOWN: usize = 20;
         let mut some = committed.clone();
         some.partitions.truncate(SHOWN);
-        text.push_str(&indented(&offsets(&some)));
+        text.push_str(&indented(&offsets(&some, false)));
         if committed.partitions.len() > SHOWN {
             let _ = writeln!(
                 text,

@@ -1,6 +1,7 @@
 //! How answers look. Standard output is for answers alone.
 
 mod describe;
+mod offsets;
 mod tables;
 
 use std::io::{IsTerminal, Write};
@@ -8,7 +9,8 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 pub(crate) use describe::{describe_agent, describe_connector, describe_plugin};
-pub(crate) use tables::{agents, connectors, events, offsets, plugins, short, tasks};
+pub(crate) use offsets::{alteration, field_text, offsets, offsets_history, retained};
+pub(crate) use tables::{agents, connectors, events, now_seconds, plugins, short, tasks};
 
 use crate::{
     args::{Global, Output},

@@ -3,7 +3,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use gantry_client::v1::{Agent, Connector, ConnectorOffsets, Event, Plugin, Task, Value, value::Kind};
+use gantry_client::v1::{Agent, Connector, Event, Plugin, Task};
 use gantry_proto::Timestamp;
 
 use super::{Style, table};
@@ -25,7 +25,7 @@ pub(crate) fn age(time: Option<&Timestamp>) -> String {
     clippy::disallowed_methods,
     reason = "ages are shown against the clock on the wall"
 )]
-fn now_seconds() -> i64 {
+pub(crate) fn now_seconds() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs().cast_signed())
@@ -203,54 +203,6 @@ pub(crate) fn agents(style: Style, all: &[Agent]) -> String {
         })
         .collect();
     table(&head, &rows)
-}
-
-/// `path=/var/log/x,byte=17`
-fn field_text(fields: &BTreeMap<String, Value>) -> String {
-    let value = |v: &Value| match &v.kind {
-        Some(Kind::Int64Value(v)) => v.to_string(),
-        Some(Kind::Uint64Value(v)) => v.to_string(),
-        Some(Kind::StringValue(v)) => v.clone(),
-        Some(Kind::BoolValue(v)) => v.to_string(),
-        Some(Kind::BytesValue(v)) => v.iter().map(|b| format!("{b:02x}")).collect(),
-        None => String::new(),
-    };
-    fields
-        .iter()
-        .map(|(k, v)| format!("{k}={}", value(v)))
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
-pub(crate) fn offsets(all: &ConnectorOffsets) -> String {
-    let rows: Vec<Vec<String>> = all
-        .partitions
-        .iter()
-        .map(|p| {
-            let counts = p.counts.unwrap_or_default();
-            vec![
-                field_text(&p.partition),
-                field_text(&p.position),
-                age(p.commit_time.as_ref()),
-                counts.r#in.to_string(),
-                counts.out.to_string(),
-                counts.skipped.to_string(),
-                counts.dead_lettered.to_string(),
-            ]
-        })
-        .collect();
-    table(
-        &[
-            "PARTITION",
-            "POSITION",
-            "COMMITTED",
-            "IN",
-            "OUT",
-            "SKIPPED",
-            "DEAD",
-        ],
-        &rows,
-    )
 }
 
 pub(crate) fn events(all: &[Event]) -> String {

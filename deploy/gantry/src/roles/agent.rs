@@ -7,17 +7,25 @@ use super::{chain, signals};
 use crate::{
     args::{AgentRole, Global},
     failure::{Exit, Failure},
+    render::out,
     telemetry,
 };
 
 /// An agent: needs nothing but the control plane's addresses.
 pub(crate) async fn agent(global: &Global, role: AgentRole) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-agent", "info")?;
-    let stop = signals::shutdown()?;
     let name = match role.name {
         Some(name) => name,
         None => host_name()?,
     };
+    let _telemetry = telemetry::start(global, "gantry-agent", &name, "info")?;
+    let stop = signals::shutdown()?;
+    if global.ca.is_none()
+        && let Some(server) = role.server.iter().find(|s| s.starts_with("https://"))
+    {
+        return Err(Failure::usage("no CA is given for an https address")
+            .at(server.clone())
+            .fix("give the CA that signed the control plane's certificate with --ca or GANTRY_CA"));
+    }
     let mut config = AgentConfig::new(
         role.server,
         name,
@@ -35,20 +43,30 @@ pub(crate) async fn agent(global: &Global, role: AgentRole) -> Result<(), Failur
     config.tls = tls(global)?;
     config.token = match &global.token_file {
         None => None,
-        Some(path) => Some(String::from_utf8_lossy(&read(path)?).trim().to_owned()),
+        Some(path) => Some(
+            String::from_utf8_lossy(&read(path, "--token-file")?)
+                .trim()
+                .to_owned(),
+        ),
     };
     let agent = Agent::build(config)
         .await
         .map_err(|e| Failure::new(Exit::Refused, chain(&e)))?;
+    if let Some(address) = agent.metrics_address() {
+        out(&format!("metrics on http://{address}/metrics"))?;
+    }
     agent
         .run(stop)
         .await
         .map_err(|e| Failure::new(Exit::Refused, chain(&e)))
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path)
-        .map_err(|e| Failure::usage(format!("cannot read the file: {e}")).at(path.display().to_string()))
+fn read(path: &std::path::Path, flag: &str) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| {
+        Failure::usage(format!("cannot read the file of {flag}: {e}"))
+            .at(path.display().to_string())
+            .fix(format!("give a file that can be read with {flag}"))
+    })
 }
 
 fn tls(global: &Global) -> Result<Option<TlsOptions>, Failure> {
@@ -56,10 +74,11 @@ fn tls(global: &Global) -> Result<Option<TlsOptions>, Failure> {
         return Ok(None);
     }
     let identity = match (&global.cert, &global.key) {
-        (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+        (Some(cert), Some(key)) => Some((read(cert, "--cert")?, read(key, "--key")?)),
         _ => None,
     };
-    let ca = global.ca.as_deref().map(read).transpose()?.unwrap_or_default();
+    let ca = global.ca.as_deref().map(|path| read(path, "--ca")).transpose()?;
+    let ca = ca.unwrap_or_default();
     Ok(Some(TlsOptions {
         ca,
         identity,

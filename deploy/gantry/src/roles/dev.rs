@@ -13,7 +13,7 @@ use crate::{
 
 /// The demo's process as a service: data survives a restart.
 pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-dev", "info")?;
+    let _telemetry = telemetry::start(global, "gantry-dev", "dev", "info")?;
     let stop = signals::shutdown()?;
     let config = NodeConfig {
         data_dir: dev.data_dir,
@@ -22,10 +22,15 @@ pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
         agents: dev.agents,
         etcd_listen: dev.embedded_etcd_listen,
         metrics_listen: dev.metrics_listen,
+        agent_metrics_listen: dev.agent_metrics_listen,
+        insecure: dev.insecure,
     };
     let node = Node::start(config, stop.clone()).await?;
     if let Some(address) = node.etcd_endpoint() {
         out(&format!("store for etcdctl on http://{address}"))?;
+    }
+    for (who, address) in node.metrics() {
+        out(&format!("metrics of {who} on http://{address}/metrics"))?;
     }
     out(&format!("ready on {}", node.endpoint()))?;
     stop.cancelled().await;

@@ -21,6 +21,8 @@ pub(super) struct NodeConfig {
     pub(super) agents: u32,
     pub(super) etcd_listen: Option<SocketAddr>,
     pub(super) metrics_listen: Option<SocketAddr>,
+    pub(super) agent_metrics_listen: Option<SocketAddr>,
+    pub(super) insecure: bool,
 }
 
 impl NodeConfig {
@@ -33,20 +35,55 @@ impl NodeConfig {
             agents,
             etcd_listen: None,
             metrics_listen: None,
+            agent_metrics_listen: None,
+            insecure: false,
         }
     }
+}
+
+impl NodeConfig {
+    /// Users are served without TLS and authentication, and the store is not protected at all.
+    fn check(&self) -> Result<(), Failure> {
+        let users = ListenerConfig::default().check(self.listen, self.insecure);
+        users.map_err(|e| {
+            Failure::usage(chain(&e)).at("--listen").fix(
+                "listen on 127.0.0.1, run `gantry server` with TLS and tokens, or give --insecure, if everybody who can \
+                 reach it may do everything",
+            )
+        })?;
+        match self.etcd_listen {
+            Some(address) if !address.ip().is_loopback() => Err(Failure::usage(format!(
+                "{address} is not a loopback address, and whoever reaches the store may change everything"
+            ))
+            .at("--embedded-etcd-listen")
+            .fix("listen on 127.0.0.1")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The address of the `n`th agent, from 1, if the first one has `first`. Port 0 takes a free one for each.
+fn nth(first: SocketAddr, n: u32) -> SocketAddr {
+    let step = u16::try_from(n - 1).unwrap_or(u16::MAX);
+    let port = match first.port() {
+        0 => 0,
+        port => port.saturating_add(step),
+    };
+    SocketAddr::new(first.ip(), port)
 }
 
 /// The running parts.
 pub(super) struct Node {
     endpoint: String,
     etcd_endpoint: Option<SocketAddr>,
+    metrics: Vec<(String, SocketAddr)>,
     running: JoinHandle<()>,
 }
 
 impl Node {
     /// Starts everything; returns when connectors can be created.
     pub(super) async fn start(config: NodeConfig, stop: CancellationToken) -> Result<Self, Failure> {
+        config.check()?;
         let dir = &config.data_dir;
         std::fs::create_dir_all(dir).map_err(|e| {
             Failure::new(Exit::Refused, format!("cannot make the data directory: {e}"))
@@ -91,9 +128,14 @@ impl Node {
             ..ControlPlaneConfig::new("dev", "dev", rand::random())
         };
         let replica = ControlPlane::start(control, &client);
+        let mut shown = Vec::new();
         let metrics = match config.metrics_listen {
             None => None,
-            Some(address) => Some(listen(address, "--metrics-listen").await?.0),
+            Some(address) => {
+                let (listener, address) = listen(address, "--metrics-listen").await?;
+                shown.push(("the control plane".to_owned(), address));
+                Some(listener)
+            }
         };
         // Agents stop first: their last commits and goodbyes need the rest.
         let control_stop = CancellationToken::new();
@@ -117,9 +159,15 @@ impl Node {
             );
             agent.allow_paths = vec!["/".into()];
             agent.lock_dir = dir.join("agents");
+            agent.metrics_listen = config.agent_metrics_listen.map(|first| nth(first, n));
             let agent = Agent::build(agent)
                 .await
                 .map_err(|e| Failure::new(Exit::Refused, chain(&e)))?;
+            shown.extend(
+                agent
+                    .metrics_address()
+                    .map(|address| (format!("dev-{n}"), address)),
+            );
             let stop = stop.clone();
             agents.push(tokio::spawn(async move {
                 if let Err(error) = agent.run(stop).await {
@@ -144,6 +192,7 @@ impl Node {
         let node = Self {
             endpoint: format!("http://{address}"),
             etcd_endpoint,
+            metrics: shown,
             running,
         };
         node.ready(config.agents).await?;
@@ -158,6 +207,11 @@ impl Node {
     /// Where `etcdctl` finds the store, if it is served.
     pub(super) fn etcd_endpoint(&self) -> Option<SocketAddr> {
         self.etcd_endpoint
+    }
+
+    /// Whose metrics are served where.
+    pub(super) fn metrics(&self) -> &[(String, SocketAddr)] {
+        &self.metrics
     }
 
     /// Returns when everything has stopped, or when the time is over.

@@ -1,8 +1,8 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use gantry_control_plane::{
     ControlPlane, ControlPlaneConfig, Front,
-    server::{ListenerConfig, serve, serve_metrics},
+    server::{Callers, ConfigError, ListenerConfig, serve, serve_metrics},
     store::connect_options,
 };
 use tokio::net::TcpListener;
@@ -18,35 +18,27 @@ use crate::{
 
 /// A replica of the control plane on a real etcd.
 pub(crate) async fn server(global: &Global, server: Server) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-server", "info")?;
+    let instance = server
+        .replica
+        .clone()
+        .unwrap_or_else(|| default_name(server.listen));
+    let _telemetry = telemetry::start(global, "gantry-server", &instance, "info")?;
     let stop = signals::shutdown()?;
-    let users = secured(&server.security, server.security.tokens.as_deref())?;
-    let agents = secured(&server.security, server.security.agent_tokens.as_deref())?;
-    for (config, address) in [(&users, server.listen), (&agents, server.agent_listen)] {
-        config.check(address, server.security.insecure).map_err(|e| {
-            Failure::usage(chain(&e)).at(address.to_string()).fix(
-                "give --tls-cert, --tls-key and --tokens / --agent-tokens or --tls-client-ca, or --insecure",
-            )
-        })?;
-    }
+    let (users, agents) = secured(&server)?;
     let (user_listener, address) = listen(server.listen, "--listen").await?;
     let (agent_listener, agent_address) = listen(server.agent_listen, "--agent-listen").await?;
     let metrics = match server.metrics_listen {
         None => None,
-        Some(address) => Some(listen(address, "--metrics-listen").await?.0),
+        Some(address) => Some(listen(address, "--metrics-listen").await?),
     };
     let client = connect(&server.etcd, &stop).await?;
     let Some(client) = client else { return Ok(()) };
-    let scheme = if agents.tls.is_some() { "https" } else { "http" };
     let replica = server.replica.unwrap_or_else(|| default_name(address));
     let config = ControlPlaneConfig {
-        address: format!(
-            "{}://{address}",
-            if users.tls.is_some() { "https" } else { "http" }
-        ),
+        address: format!("{}://{address}", users.scheme()),
         agent_address: server
             .agent_advertise
-            .unwrap_or_else(|| format!("{scheme}://{agent_address}")),
+            .unwrap_or_else(|| advertised(agents.scheme(), agent_address)),
         heartbeat: server.heartbeat,
         lease: server.heartbeat * 3,
         default_namesrv: server.namesrv,
@@ -61,19 +53,31 @@ pub(crate) async fn server(global: &Global, server: Server) -> Result<(), Failur
             return Ok(());
         }
     }
-    out(&format!("agents on {scheme}://{agent_address}"))?;
-    out(&format!(
-        "ready on {}://{address}",
-        if users.tls.is_some() { "https" } else { "http" }
-    ))?;
+    out(&format!("agents on {}://{agent_address}", agents.scheme()))?;
+    if let Some((_, address)) = &metrics {
+        out(&format!("metrics on http://{address}/metrics"))?;
+    }
+    out(&format!("ready on {}://{address}", users.scheme()))?;
     serve_replica(
         replica,
         (user_listener, users),
         (agent_listener, agents),
-        metrics,
+        metrics.map(|(listener, _)| listener),
         stop,
     )
     .await
+}
+
+/// The address that other agents learn of this replica. Empty: none.
+fn advertised(scheme: &str, address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        tracing::warn!(
+            %address,
+            "agents are not told of this replica, because nobody can dial this address; give --agent-advertise URL"
+        );
+        return String::new();
+    }
+    format!("{scheme}://{address}")
 }
 
 fn default_name(address: SocketAddr) -> String {
@@ -81,20 +85,68 @@ fn default_name(address: SocketAddr) -> String {
     format!("{}-{}", host.trim(), address.port())
 }
 
-fn secured(security: &Security, tokens: Option<&std::path::Path>) -> Result<ListenerConfig, Failure> {
-    let bad = |e: gantry_control_plane::server::ConfigError| {
-        Failure::usage(chain(&e)).fix("mend the file that is named")
+/// How users and agents are let in. What others could reach unprotected is refused.
+fn secured(server: &Server) -> Result<(ListenerConfig, ListenerConfig), Failure> {
+    let security = &server.security;
+    let users = listener(
+        security,
+        security.tls_client_ca.as_deref(),
+        security.tokens.as_deref(),
+    );
+    let agents = listener(
+        security,
+        security.agent_tls_client_ca.as_deref(),
+        security.agent_tokens.as_deref(),
+    );
+    let (users, agents) = (users?, agents?);
+    let exposed = |e: ConfigError, flag: &str, who: &str| {
+        Failure::usage(chain(&e)).at(flag).fix(format!(
+            "give --tls-cert and --tls-key, and {who}; or --insecure, if everybody who can reach it may do everything"
+        ))
     };
+    users
+        .check(server.listen, security.insecure)
+        .map_err(|e| exposed(e, "--listen", "--tokens or --tls-client-ca"))?;
+    agents
+        .check(server.agent_listen, security.insecure)
+        .map_err(|e| exposed(e, "--agent-listen", "--agent-tls-client-ca or --agent-tokens"))?;
+    Ok((users, agents))
+}
+
+fn listener(
+    security: &Security,
+    client_ca: Option<&Path>,
+    tokens: Option<&Path>,
+) -> Result<ListenerConfig, Failure> {
     let mut config = ListenerConfig::default();
     if let (Some(cert), Some(key)) = (&security.tls_cert, &security.tls_key) {
-        config = config
-            .with_tls(cert, key, security.tls_client_ca.as_deref())
-            .map_err(bad)?;
+        config = config.with_tls(cert, key, client_ca).map_err(|e| unusable(&e))?;
     }
     match tokens {
-        Some(path) => config.with_token_file(path).map_err(bad),
+        Some(path) => config.with_token_file(path).map_err(|e| unusable(&e)),
         None => Ok(config),
     }
+}
+
+/// A file that says how a listener is secured cannot be used.
+fn unusable(error: &ConfigError) -> Failure {
+    let (flag, fix) = match error {
+        ConfigError::Exposed { .. } => ("--listen", "give --tls-cert and --tls-key"),
+        ConfigError::Unreadable { .. } => ("the settings of TLS and tokens", "give a file that can be read"),
+        ConfigError::Certificate { .. } => (
+            "--tls-cert, --tls-key",
+            "give a certificate chain and the key of its first certificate, both as PEM",
+        ),
+        ConfigError::ClientCa { .. } => (
+            "--tls-client-ca, --agent-tls-client-ca",
+            "give the CA's certificate as PEM",
+        ),
+        ConfigError::TokenLine { .. } | ConfigError::TokenTwice { .. } | ConfigError::NoToken { .. } => (
+            "--tokens, --agent-tokens",
+            "write a line `NAME TOKEN` for each caller; make a token with `openssl rand -hex 32`",
+        ),
+    };
+    Failure::usage(chain(error)).at(flag).fix(fix)
 }
 
 /// Waits for etcd as long as it takes: a control plane that starts before its store is no error. None: told to stop.
@@ -146,8 +198,27 @@ pub(super) async fn serve_replica(
         .await
         .map_err(|e| Failure::new(Exit::Refused, chain(&e)))?;
     let closed = || stop.clone().cancelled_owned();
-    let serving_users = serve(users, &user_config, front.users, front.calls.clone(), closed());
-    let serving_agents = serve(agents, &agent_config, front.agents, front.calls, closed());
+    // One that ends takes the others along: half a replica helps nobody.
+    let serving_users = async {
+        let calls = front.calls.clone();
+        let served = serve(users, Callers::Users, &user_config, front.users, calls, closed()).await;
+        stop.cancel();
+        served
+    };
+    let serving_agents = async {
+        let calls = front.calls.clone();
+        let served = serve(
+            agents,
+            Callers::Agents,
+            &agent_config,
+            front.agents,
+            calls,
+            closed(),
+        )
+        .await;
+        stop.cancel();
+        served
+    };
     let serving_metrics = async {
         if let Some(listener) = metrics {
             serve_metrics(listener, front.registry, closed()).await;

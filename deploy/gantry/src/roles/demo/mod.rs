@@ -20,7 +20,7 @@ use crate::{
 
 /// Moves files with everything embedded in a temporary directory; an error unless nothing is missing.
 pub(crate) async fn demo(global: &Global, demo: Demo) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-demo", "error")?;
+    let _telemetry = telemetry::start(global, "gantry-demo", "demo", "error")?;
     let io = |what: &str, e: std::io::Error| Failure::new(Exit::Refused, format!("cannot {what}: {e}"));
     let files = inputs::choose(&demo.from)?;
     let scratch = tempfile::Builder::new()
