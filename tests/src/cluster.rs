@@ -18,35 +18,75 @@ use crate::wait::eventually;
 use crate::work::WorkDir;
 
 const SOON: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// An etcd, one `gantry server`, and as many `gantry agent` as a test starts.
+/// An etcd, one `gantry server` or several, and as many `gantry agent` as a test starts.
 #[derive(Debug)]
 pub struct Cluster<'a> {
     work: &'a WorkDir,
     files: PathBuf,
-    ports: Ports,
     namesrv: String,
-    // Agents end before the server, and the server before its store.
+    heartbeat: Duration,
+    // Agents end before the replicas, and these before their store.
     agents: BTreeMap<String, Process>,
-    server: Option<Gantry>,
+    replicas: Vec<Replica>,
     /// The store.
     pub etcd: Etcd,
+}
+
+/// A `gantry server`, whether it runs or not.
+#[derive(Debug)]
+struct Replica {
+    name: String,
+    /// For users and for agents.
+    ports: Ports,
+    /// What it takes for etcd.
+    store: String,
+    process: Option<Gantry>,
 }
 
 impl<'a> Cluster<'a> {
     /// Starts etcd and the server; `namesrv` is RocketMQ's name server, which need not be there.
     pub async fn start(work: &'a WorkDir, namesrv: &str) -> Result<Self> {
+        let etcd = Etcd::start(work, "etcd").await?;
+        let stores = [etcd.endpoints().join(",")];
+        Self::replicated(work, namesrv, etcd, &stores, HEARTBEAT).await
+    }
+
+    /// Starts a replica for each of `stores`: the addresses at which it finds etcd, with commas between.
+    pub async fn replicated(
+        work: &'a WorkDir,
+        namesrv: &str,
+        etcd: Etcd,
+        stores: &[String],
+        heartbeat: Duration,
+    ) -> Result<Self> {
+        let mut replicas = Vec::new();
+        for (index, store) in stores.iter().enumerate() {
+            replicas.push(Replica {
+                name: if index == 0 {
+                    "server".to_owned()
+                } else {
+                    format!("server-{index}")
+                },
+                ports: Ports::reserve(2)?,
+                store: store.clone(),
+                process: None,
+            });
+        }
         let mut cluster = Self {
             work,
             // Agents allow only what this leads to.
             files: work.dir("files")?.canonicalize()?,
-            ports: Ports::reserve(2)?,
             namesrv: namesrv.to_owned(),
+            heartbeat,
             agents: BTreeMap::new(),
-            server: None,
-            etcd: Etcd::start(work, "etcd").await?,
+            replicas,
+            etcd,
         };
-        cluster.start_server().await?;
+        for index in 0..stores.len() {
+            cluster.start_replica(index).await?;
+        }
         Ok(cluster)
     }
 
@@ -57,28 +97,49 @@ impl<'a> Cluster<'a> {
 
     /// Starts the server, on the same addresses each time, and waits until it serves.
     pub async fn start_server(&mut self) -> Result<()> {
-        self.server = Some(Gantry::start(self.work, "server", &self.server_args()).await?);
+        self.start_replica(0).await
+    }
+
+    /// Starts a replica, on the same addresses each time, and waits until it serves.
+    pub async fn start_replica(&mut self, index: usize) -> Result<()> {
+        let replica = &self.replicas[index];
+        let started = Gantry::start(self.work, &replica.name, &self.replica_args(index)).await?;
+        self.replicas[index].process = Some(started);
+        Ok(())
+    }
+
+    /// Starts replicas at the same time and waits until all serve.
+    pub async fn start_replicas(&mut self, indices: &[usize]) -> Result<()> {
+        let spawn =
+            |index: usize| Gantry::spawn(self.work, &self.replicas[index].name, &self.replica_args(index));
+        let spawned: Vec<Process> = indices.iter().map(|index| spawn(*index)).collect::<Result<_>>()?;
+        for (index, process) in indices.iter().zip(spawned) {
+            self.replicas[*index].process = Some(Gantry::ready(process).await?);
+        }
         Ok(())
     }
 
     /// Starts the server and waits for nothing.
     pub fn spawn_server(&self) -> Result<Process> {
-        Gantry::spawn(self.work, "server", &self.server_args())
+        Gantry::spawn(self.work, &self.replicas[0].name, &self.replica_args(0))
     }
 
-    fn server_args(&self) -> Vec<String> {
-        let etcd = self.etcd.endpoints().join(",");
-        let (listen, agent_listen) = (self.ports.address(0), self.ports.address(1));
+    fn replica_args(&self, index: usize) -> Vec<String> {
+        let replica = &self.replicas[index];
         [
             "server",
             "--etcd",
-            &etcd,
+            &replica.store,
+            "--replica",
+            &replica.name,
             "--listen",
-            &listen,
+            &replica.ports.address(0),
             "--agent-listen",
-            &agent_listen,
+            &replica.ports.address(1),
             "--namesrv",
             &self.namesrv,
+            "--heartbeat",
+            &format!("{}ms", self.heartbeat.as_millis()),
         ]
         .map(str::to_owned)
         .into()
@@ -86,13 +147,51 @@ impl<'a> Cluster<'a> {
 
     /// Ends the server in order.
     pub async fn stop_server(&mut self) -> Result<ExitStatus> {
-        let mut server = self.server.take().context("the server does not run")?;
+        let server = self.replicas[0].process.take();
+        let mut server = server.context("the server does not run")?;
         server.process().terminate(SOON).await
+    }
+
+    /// Kills a replica as `kill -9` does.
+    pub fn kill_replica(&mut self, index: usize) -> Result<()> {
+        let replica = &mut self.replicas[index];
+        let process = replica.process.take();
+        let mut process = process.with_context(|| format!("{} does not run", replica.name))?;
+        let process = process.process();
+        ensure!(
+            process.is_running(),
+            "{} has ended by itself\n{}",
+            replica.name,
+            process.tail()
+        );
+        process.kill()?;
+        Ok(())
+    }
+
+    /// The replicas that have not been ended by the test.
+    pub fn running_replicas(&self) -> Vec<usize> {
+        let all = self.replicas.iter().enumerate();
+        all.filter(|(_, replica)| replica.process.is_some())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// The names of the replicas, as they are in the store.
+    pub fn replica_names(&self) -> Vec<String> {
+        self.replicas.iter().map(|replica| replica.name.clone()).collect()
     }
 
     /// Where users find the API.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.ports.address(0))
+        self.endpoints().remove(0)
+    }
+
+    /// Where users find the API of each replica.
+    pub fn endpoints(&self) -> Vec<String> {
+        let ports = self.replicas.iter().map(|replica| &replica.ports);
+        ports
+            .map(|ports| format!("http://{}", ports.address(0)))
+            .collect()
     }
 
     /// Client commands against the server.
@@ -144,10 +243,20 @@ impl<'a> Cluster<'a> {
 
     /// Starts an agent, even if one of that name runs.
     pub fn spawn_twin(&self, name: &str) -> Result<Process> {
-        let (server, locks) = (
-            format!("http://{}", self.ports.address(1)),
-            self.work.dir("locks")?,
-        );
+        self.spawn_agent_with(name, "locks", &format!("agent-{name}"))
+    }
+
+    /// Starts an agent whose lock file is in a directory of its own, as on another host.
+    pub fn spawn_stranger(&self, name: &str) -> Result<Process> {
+        self.spawn_agent_with(name, "other-locks", &format!("agent-{name}-stranger"))
+    }
+
+    fn spawn_agent_with(&self, name: &str, locks: &str, log: &str) -> Result<Process> {
+        let ports = self.replicas.iter().map(|replica| &replica.ports);
+        let servers: Vec<String> = ports
+            .map(|ports| format!("http://{}", ports.address(1)))
+            .collect();
+        let (server, locks) = (servers.join(","), self.work.dir(locks)?);
         let args: [&std::ffi::OsStr; 9] = [
             "agent".as_ref(),
             "--server".as_ref(),
@@ -159,7 +268,24 @@ impl<'a> Cluster<'a> {
             "--lock-dir".as_ref(),
             locks.as_os_str(),
         ];
-        Gantry::spawn(self.work, &format!("agent-{name}"), &args)
+        Gantry::spawn(self.work, log, &args)
+    }
+
+    /// The names of the agents that were started and not ended by the test.
+    pub fn agents(&self) -> Vec<String> {
+        self.agents.keys().cloned().collect()
+    }
+
+    /// The process of an agent, to be signalled.
+    pub fn agent(&self, name: &str) -> Result<&Process> {
+        self.agents
+            .get(name)
+            .with_context(|| format!("agent {name} does not run"))
+    }
+
+    /// Gives the place of an agent to another process of its name; the one before is killed.
+    pub fn adopt_agent(&mut self, name: &str, process: Process) {
+        self.agents.insert(name.to_owned(), process);
     }
 
     /// Kills an agent as `kill -9` does.

@@ -20,6 +20,8 @@ pub const GRPCURL_BIN: &str = "GANTRY_GRPCURL_BIN";
 pub const BUF_BIN: &str = "GANTRY_BUF_BIN";
 
 const LONG: &str = "GANTRY_TESTS_LONG";
+const FAULTS_SEED: &str = "GANTRY_FAULTS_SEED";
+const FAULTS_ROUNDS: &str = "GANTRY_FAULTS_ROUNDS";
 const LOGS: &str = "GANTRY_TEST_LOGS";
 const PIDS: &str = "GANTRY_TEST_PIDS";
 
@@ -42,6 +44,24 @@ pub fn tool(name: &str) -> Result<PathBuf> {
 /// Whether tests take as much as they can bear, rather than what fits into every run.
 pub fn long() -> bool {
     std::env::var_os(LONG).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// The seed of the fault drills, if one was asked for.
+pub fn faults_seed() -> Option<u64> {
+    number(FAULTS_SEED)
+}
+
+/// How many rounds each fault drill has, if that was asked for.
+pub fn faults_rounds() -> Option<u64> {
+    number(FAULTS_ROUNDS)
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) => panic!("{name} is '{text}', which is no number"),
+    }
 }
 
 /// Below which every test makes its directory.
@@ -71,19 +91,33 @@ pub(crate) fn cache() -> PathBuf {
 
 /// The command `gantry`, from the build that this test program is part of.
 pub(crate) fn gantry() -> Result<PathBuf> {
+    built("gantry")
+}
+
+/// A program of the workspace, from the build that this test program is part of.
+pub fn built(program: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("where this test program is")?;
-    // TARGET/release/deps/it-0123456789abcdef
-    let built = this
+    // TARGET/release/deps/it-0123456789abcdef, or TARGET/release/gantry-bench
+    let dir = this
         .ancestors()
-        .nth(2)
+        .skip(1)
+        .find(|dir| !dir.ends_with("deps"))
         .context("a test program lies below the target directory")?;
-    let path = built.join("gantry");
+    let path = dir.join(program);
     ensure!(
         path.exists(),
         "{} is not built: run the tests with `tests/run`, which builds it first",
         path.display()
     );
     Ok(path)
+}
+
+/// The search path for programs, with `first` before all others.
+pub(crate) fn search_path(first: &std::path::Path) -> Result<String> {
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(first.to_owned()).chain(std::env::split_paths(&others));
+    let path = std::env::join_paths(all).context("a directory of PATH has a colon in its name")?;
+    path.into_string().ok().context("PATH is not UTF-8")
 }
 
 /// Names of the variables that would configure `gantry` itself, if a process inherited them.

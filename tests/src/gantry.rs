@@ -27,7 +27,11 @@ impl Gantry {
     ///
     /// `name` is what logs call it. Give it `--listen 127.0.0.1:0`, and the address is in [`Gantry::endpoint`].
     pub async fn start<A: AsRef<std::ffi::OsStr>>(work: &WorkDir, name: &str, args: &[A]) -> Result<Self> {
-        let process = Self::spawn(work, name, args)?;
+        Self::ready(Self::spawn(work, name, args)?).await
+    }
+
+    /// Waits until a `gantry` that was spawned prints `ready on http://...`.
+    pub async fn ready(process: Process) -> Result<Self> {
         let line = process
             .wait_for_line(START, "`ready on http...`", |line| endpoint(line).is_some())
             .await?;

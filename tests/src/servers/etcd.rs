@@ -27,6 +27,7 @@ struct Member {
     dir: PathBuf,
     ports: Ports,
     cluster: String,
+    options: Vec<String>,
     process: Option<Process>,
 }
 
@@ -38,6 +39,11 @@ impl Etcd {
 
     /// Starts an etcd of `size` members.
     pub async fn cluster(work: &WorkDir, name: &str, size: usize) -> Result<Self> {
+        Self::cluster_with(work, name, size, &[]).await
+    }
+
+    /// Starts an etcd of `size` members with more options.
+    pub async fn cluster_with(work: &WorkDir, name: &str, size: usize, options: &[&str]) -> Result<Self> {
         let mut members = Vec::new();
         for index in 0..size {
             let name = format!("{name}-{index}");
@@ -47,6 +53,7 @@ impl Etcd {
                 dir,
                 ports: Ports::reserve(2)?,
                 cluster: String::new(),
+                options: options.iter().map(|option| (*option).to_owned()).collect(),
                 process: None,
             });
         }
@@ -169,7 +176,8 @@ impl Member {
             // Processes are killed here, never the machine: what was written is read again without it.
             .arg("--unsafe-no-fsync")
             .arg("--data-dir")
-            .arg(self.dir.join("data"));
+            .arg(self.dir.join("data"))
+            .args(&self.options);
         self.process = Some(Process::start(&self.name, &self.dir, command)?);
         Ok(())
     }

@@ -18,10 +18,13 @@ const SEND_MESSAGE: i32 = 10;
 const PULL_MESSAGE: i32 = 11;
 const UPDATE_CONSUMER_OFFSET: i32 = 15;
 const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+const UPDATE_BROKER_CONFIG: i32 = 25;
 const GET_MAX_OFFSET: i32 = 30;
 const GET_ROUTE_OF_TOPIC: i32 = 105;
 const GET_CLUSTER: i32 = 106;
 const UPDATE_AND_CREATE_GROUP: i32 = 200;
+const DELETE_TOPIC_IN_BROKER: i32 = 215;
+const DELETE_TOPIC_IN_NAMESRV: i32 = 216;
 
 const SUCCESS: i64 = 0;
 const PULL_NOT_FOUND: i64 = 19;
@@ -77,6 +80,28 @@ pub async fn create_topic(broker: &str, topic: &str, queues: u32) -> Result<()> 
         "order": "false",
     });
     call(broker, UPDATE_AND_CREATE_TOPIC, fields, &[])
+        .await?
+        .succeeded()?;
+    Ok(())
+}
+
+/// Deletes a topic with its messages, as RocketMQ's own tool does: at the broker, then at the name server.
+pub async fn delete_topic(namesrv: &str, broker: &str, topic: &str) -> Result<()> {
+    for (address, code) in [
+        (broker, DELETE_TOPIC_IN_BROKER),
+        (namesrv, DELETE_TOPIC_IN_NAMESRV),
+    ] {
+        call(address, code, json!({ "topic": topic }), &[])
+            .await?
+            .succeeded()?;
+    }
+    Ok(())
+}
+
+/// Changes a setting of a broker that runs.
+pub async fn configure(broker: &str, setting: &str, value: &str) -> Result<()> {
+    let body = format!("{setting}={value}\n");
+    call(broker, UPDATE_BROKER_CONFIG, json!({}), body.as_bytes())
         .await?
         .succeeded()?;
     Ok(())

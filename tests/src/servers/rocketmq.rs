@@ -156,6 +156,18 @@ impl RocketMq {
         .await
     }
 
+    /// Deletes a topic with its messages.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        remoting::delete_topic(&self.namesrv(), &self.broker(), topic).await
+    }
+
+    /// Lets clients write to the broker, or not.
+    pub async fn allow_writes(&self, allowed: bool) -> Result<()> {
+        // 4: may be read; 2: may be written.
+        let permission = if allowed { "6" } else { "4" };
+        remoting::configure(&self.broker(), "brokerPermission", permission).await
+    }
+
     /// Sends one message without the client under test, and says at which offset of the queue it is.
     pub async fn send(&self, topic: &str, queue: u32, key: &str, body: &[u8]) -> Result<i64> {
         remoting::send(&self.broker(), topic, queue, key, body).await
@@ -313,6 +325,9 @@ const BROKER_JVM: &[&str] = &[
     "-Xmn128m",
     "-XX:MaxDirectMemorySize=256m",
     "-XX:+UseSerialGC",
+    // It would delete messages, however new, on a disk that is 85 % full, and refuse to write on one that is 90 % full.
+    "-Drocketmq.broker.diskSpaceCleanForciblyRatio=0.98",
+    "-Drocketmq.broker.diskSpaceWarningLevelRatio=0.99",
     "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED",
     "--add-opens=java.base/java.nio=ALL-UNNAMED",
     "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",

@@ -40,7 +40,7 @@ async fn grpcurl(dev: &Gantry, flags: &[&str], what: &[&str]) -> Result<Answer> 
 }
 
 /// A call of the connectors' service that succeeds.
-async fn call(dev: &Gantry, method: &str, request: &Value) -> Result<Value> {
+pub(crate) async fn call(dev: &Gantry, method: &str, request: &Value) -> Result<Value> {
     let answer = grpcurl(
         dev,
         &["-d", &request.to_string()],
@@ -52,7 +52,7 @@ async fn call(dev: &Gantry, method: &str, request: &Value) -> Result<Value> {
 }
 
 /// A call that is refused, and what grpcurl prints of it.
-async fn refused(dev: &Gantry, method: &str, request: &Value) -> Result<String> {
+pub(crate) async fn refused(dev: &Gantry, method: &str, request: &Value) -> Result<String> {
     let answer = grpcurl(
         dev,
         &["-d", &request.to_string()],
