@@ -205,6 +205,7 @@ fn a_sinks_directory_and_a_sources_file_that_go() {
 }
 
 #[test]
+#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
 fn a_broker_that_may_only_be_read() {
     run(TEST, async |work| {
         let mut way = Way::start(work).await?;
@@ -220,6 +221,7 @@ fn a_broker_that_may_only_be_read() {
 }
 
 #[test]
+#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
 fn a_topic_that_is_deleted_and_made_anew() {
     run(TEST, async |work| {
         let mut way = Way::start(work).await?;
@@ -235,6 +237,7 @@ fn a_topic_that_is_deleted_and_made_anew() {
 }
 
 #[test]
+#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
 fn a_store_at_its_quota() {
     run(TEST, async |work| {
         const QUOTA: &str = "--quota-backend-bytes=16777216";

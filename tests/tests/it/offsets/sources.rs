@@ -112,7 +112,6 @@ fn a_source_created_again_starts_from_the_beginning() {
 }
 
 #[test]
-#[ignore = "failed once in eight runs under load: the source took the file for one written anew; the cause is not known"]
 fn a_source_goes_back_to_what_was_committed_at_a_time_or_to_what_a_file_says() {
     run(TEST, async |work| {
         let site = Site::start(work).await?;
