@@ -91,6 +91,12 @@ impl Collector {
         })
     }
 
+    /// Stops to listen. When this returns, its address is free.
+    pub async fn stop(mut self) {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+    }
+
     /// For `--otlp-endpoint`.
     pub fn endpoint(&self) -> String {
         format!("{}://{}", self.scheme, self.address)

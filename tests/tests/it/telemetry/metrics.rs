@@ -100,17 +100,25 @@ fn a_pair_of_connectors_is_seen_while_it_runs_and_no_longer() {
         let site = Site { parts, client };
         lines::append(&site.parts.files().join("lines.txt"), 0..1, ascii)?;
 
-        let empty = eventually(SOON, "this replica leads", async || {
+        // The first session may have been refused, before the store had an identity.
+        let empty = eventually(SOON, "this replica leads and has the agent", async || {
             let seen = site.server().await?;
-            ensure!(seen.one("gantry_server_leader", &[])? == 1.0);
-            ensure!(seen.one("gantry_server_agents", &[("state", "READY")])? == 1.0);
-            ensure!(seen.one("gantry_server_sessions", &[])? == 1.0);
+            ensure!(seen.one("gantry_server_leader", &[])? == 1.0, "it does not lead");
+            ensure!(
+                seen.one("gantry_server_agents", &[("state", "READY")])? == 1.0,
+                "no agent"
+            );
+            ensure!(seen.one("gantry_server_sessions", &[])? == 1.0, "no session");
             anyhow::Ok(seen)
         })
         .await?;
         ensure!(empty.one("gantry_server_connectors", &[("state", "RUNNING")])? == 0.0);
-        let idle = site.agent().await?;
-        ensure!(idle.one("gantry_agent_connected", &[])? == 1.0);
+        let idle = eventually(SOON, "the agent is connected", async || {
+            let seen = site.agent().await?;
+            ensure!(seen.one("gantry_agent_connected", &[])? == 1.0, "it is not");
+            anyhow::Ok(seen)
+        })
+        .await?;
         ensure!(idle.values("connector").is_empty(), "{}", idle.text);
 
         site.pair().await?;
