@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use crate::space::LEAST_AVAILABLE_PERCENT;
+
 /// Why name server and broker did not start. `source` has the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -16,6 +18,20 @@ pub enum StartError {
     DirectoryInUse {
         /// The directory.
         dir: PathBuf,
+    },
+    /// The directory's file system is too full for a broker to accept messages.
+    #[error(
+        "the disk is too full for RocketMQ: {} of the file system of {} are available, and a broker accepts nothing \
+         when less than {} % of it are; free {} or use another directory",
+        gigabytes(*available), dir.display(), LEAST_AVAILABLE_PERCENT, gigabytes(*short)
+    )]
+    DiskFull {
+        /// The directory.
+        dir: PathBuf,
+        /// What is available, in bytes.
+        available: u64,
+        /// What has to be freed, in bytes.
+        short: u64,
     },
     /// A port that was asked for is taken, or one that belongs to it.
     #[error("port {port} on 127.0.0.1 is taken (needed for: {part})")]
@@ -53,4 +69,9 @@ impl StartError {
             source: source.into(),
         }
     }
+}
+
+/// Rounded up to a tenth: who frees as much as is said has freed enough.
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.1} GB", (bytes as f64 / 1e8).ceil() / 10.0)
 }

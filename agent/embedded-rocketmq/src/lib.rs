@@ -9,6 +9,7 @@ mod error;
 mod ports;
 mod server;
 mod settings;
+mod space;
 
 use std::{future::Future, path::Path, pin::Pin};
 
@@ -42,7 +43,7 @@ impl EmbeddedRocketmq {
     /// Starts on the directory, which is made if it does not exist, and returns when topics can be created.
     ///
     /// # Errors
-    /// [`StartError`]: the directory cannot be used or is in use, a port is taken, or a server failed.
+    /// [`StartError`]: the directory cannot be used or is in use, its disk is full, a port is taken, or a server failed.
     pub fn start(dir: &Path, options: Options) -> BoxFuture<Result<Self, StartError>> {
         let dir = dir.to_path_buf();
         Box::pin(async move {

@@ -14,7 +14,7 @@ use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle, time::Instant};
 use crate::{
     Options, StartError,
     ports::{self, Ports},
-    settings,
+    settings, space,
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,6 +57,7 @@ fn prepare(dir: &Path) -> Result<(File, RuntimeOwner), StartError> {
         source,
     };
     std::fs::create_dir_all(dir).map_err(unusable)?;
+    space::check(dir)?;
     let lock = File::create(dir.join("lock")).map_err(unusable)?;
     match lock.try_lock() {
         Ok(()) => {}

@@ -19,7 +19,10 @@ use crate::{BusError, BusErrorKind};
 /// How long a call waits for an address that cannot be reached before it fails.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a call other than a pull waits for its answer. A dead broker is noticed by the gate long before that.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+///
+/// It is long for the sake of sends: one that is given up may have taken effect, and what it carries arrives twice. Other
+/// calls wait as long because one without an answer puts the connection in doubt, and the sends on it.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Codes of requests.
 pub(super) mod code {

@@ -262,6 +262,6 @@ async fn start_broker(dir: &std::path::Path) -> Result<EmbeddedRocketmq, Failure
     EmbeddedRocketmq::start(&directory, Options::default()).await.map_err(|e| {
         Failure::new(Exit::Refused, format!("cannot start the embedded RocketMQ: {}", chain(&e)))
             .at(directory.display().to_string())
-            .fix("choose another directory with --data-dir, or name a RocketMQ cluster with --namesrv HOST:PORT")
+            .fix("choose another directory with --data-dir (the demo's is below TMPDIR), or name a RocketMQ cluster with --namesrv HOST:PORT")
     })
 }

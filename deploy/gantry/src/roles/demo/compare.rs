@@ -7,12 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What differs between two sets of lines.
+/// What differs between the lines that went in and those that came out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
+    /// Lines that went in.
     pub(super) lines: u64,
+    /// Lines that did not come out, or not as often as they went in.
     pub(super) missing: u64,
-    pub(super) extra: u64,
+    /// Lines that came out more often than they went in.
+    pub(super) doubled: u64,
+    /// Lines that came out and never went in.
+    pub(super) foreign: u64,
 }
 
 /// Whether two files are the same, byte for byte. Otherwise the first byte that differs.
@@ -53,19 +58,19 @@ fn fill(from: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
 /// Compares two sets of files as multisets of lines.
 pub(super) fn multiset(sources: &[PathBuf], results: &[PathBuf]) -> std::io::Result<Difference> {
     // Counts by line hash of 128 bits: the text itself would not fit into memory for large inputs.
-    let mut counts: HashMap<u128, i64> = HashMap::new();
+    let mut counts: HashMap<u128, (u64, u64)> = HashMap::new();
     let mut difference = Difference::default();
     for path in sources {
-        difference.lines += each_line(path, |line| *counts.entry(hash(line)).or_default() += 1)?;
+        difference.lines += each_line(path, |line| counts.entry(hash(line)).or_default().0 += 1)?;
     }
     for path in results {
-        each_line(path, |line| *counts.entry(hash(line)).or_default() -= 1)?;
+        each_line(path, |line| counts.entry(hash(line)).or_default().1 += 1)?;
     }
-    for n in counts.into_values() {
-        if n > 0 {
-            difference.missing += n.unsigned_abs();
-        } else {
-            difference.extra += n.unsigned_abs();
+    for (went_in, came_out) in counts.into_values() {
+        difference.missing += went_in.saturating_sub(came_out);
+        match went_in {
+            0 => difference.foreign += came_out,
+            _ => difference.doubled += came_out.saturating_sub(went_in),
         }
     }
     Ok(difference)
@@ -125,17 +130,17 @@ mod tests {
             multiset(&paths[..2], &paths[2..]).unwrap(),
             Difference {
                 lines: 4,
-                missing: 0,
-                extra: 0
+                ..Difference::default()
             }
         );
-        let (_dir, paths) = files(&["a\nb\n", "a\na\n"]);
+        let (_dir, paths) = files(&["a\nb\n", "a\na\nc\n"]);
         assert_eq!(
             multiset(&paths[..1], &paths[1..]).unwrap(),
             Difference {
                 lines: 2,
                 missing: 1,
-                extra: 1
+                doubled: 1,
+                foreign: 1,
             }
         );
     }

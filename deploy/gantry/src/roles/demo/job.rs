@@ -6,12 +6,12 @@ use std::{
 
 use gantry_client::{
     Client,
-    v1::{Connector, View, connector::State},
+    v1::{Connector, ConnectorOffsets, View, connector::State},
 };
 use gantry_proto::{Struct, StructValue, struct_value::Kind};
 use tokio::time::{Instant, sleep};
 
-use super::compare;
+use super::compare::{self, Difference};
 use crate::{
     failure::{Exit, Failure},
     render::{self, Style, out},
@@ -98,7 +98,7 @@ impl Job {
             .list(&format!("name:\"{}\"", self.name), View::Basic)
             .await?;
         out(&render::connectors(style, &rows))?;
-        self.compare(lines)?;
+        self.compare()?;
         out(&format!(
             "  {lines} lines, {:.1} MB in {seconds:.2} s: {:.0} lines/s, {:.1} MB/s, from create to the last line\n",
             bytes as f64 / 1e6,
@@ -107,35 +107,33 @@ impl Job {
         ))
     }
 
-    /// Waits until the sink has durably committed as many records as there are lines.
+    /// Waits until the source has been read to its end and the sink has nothing left to read.
+    ///
+    /// That the sink has committed as many records as there are lines does not suffice: a send that is not answered in
+    /// time is repeated, and what then arrives twice is counted twice.
     async fn arrived(&self, client: &Client, lines: u64, live: bool) -> Result<(), Failure> {
-        let sink = format!("{}-out", self.name);
-        let mut last = (0, Instant::now());
+        let (source, sink) = (format!("{}-in", self.name), format!("{}-out", self.name));
+        let mut last = ((0, 0), Instant::now());
         loop {
-            let offsets = client.offsets(&sink).await?;
-            let done: u64 = offsets
-                .partitions
-                .iter()
-                .filter_map(|p| p.counts)
-                .map(|c| c.out)
-                .sum();
+            let sent = delivered(&client.offsets(&source).await?);
+            let done = delivered(&client.offsets(&sink).await?);
             if live {
-                eprint!("\r  {done} of {lines} lines ");
+                eprint!("\r  {} of {lines} lines ", done.min(lines));
             }
-            if done >= lines {
+            if sent >= lines && done >= lines && none_left(&client.offsets_with(&sink, true, false).await?) {
                 if live {
                     eprint!("\r{:40}\r", "");
                 }
                 return Ok(());
             }
-            if done > last.0 {
-                last = (done, Instant::now());
+            if (sent, done) > last.0 {
+                last = ((sent, done), Instant::now());
             }
             self.well(client).await?;
             if last.1.elapsed() > STUCK {
                 return Err(Failure::new(
                     Exit::Refused,
-                    format!("{done} of {lines} lines arrived, then nothing moved"),
+                    format!("{sent} of {lines} lines were sent and {done} arrived, then nothing moved"),
                 )
                 .at(self.state(client).await)
                 .fix("run again with --log info and look at what is printed"));
@@ -180,40 +178,24 @@ impl Job {
         parts.join("; ")
     }
 
-    fn compare(&self, lines: u64) -> Result<(), Failure> {
+    fn compare(&self) -> Result<(), Failure> {
         let io = |e: std::io::Error| Failure::new(Exit::Refused, format!("cannot compare the result: {e}"));
+        let mut results = self.results.clone();
         if self.byte_exact() {
-            let (source, result) = (&self.sources[0], &self.results[0]);
-            return match compare::identical(source, result).map_err(io)? {
-                Ok(bytes) => out(&format!("  identical: {bytes} bytes")),
-                Err(at) => {
-                    Err(
-                        Failure::new(Exit::Refused, format!("the result differs from byte {at} on"))
-                            .at(format!("{} and {}", source.display(), result.display())),
-                    )
-                }
-            };
+            if let Ok(bytes) = compare::identical(&self.sources[0], &results[0]).map_err(io)? {
+                return out(&format!("  identical: {bytes} bytes"));
+            }
+        } else {
+            for entry in std::fs::read_dir(&self.directory).map_err(io)? {
+                results.push(entry.map_err(io)?.path());
+            }
         }
-        let results: Vec<PathBuf> = std::fs::read_dir(&self.directory)
-            .map_err(io)?
-            .flatten()
-            .map(|e| e.path())
-            .collect();
         let difference = compare::multiset(&self.sources, &results).map_err(io)?;
-        if difference.missing + difference.extra > 0 {
-            return Err(Failure::new(
-                Exit::Refused,
-                format!(
-                    "of {lines} lines {} are missing and {} are extra",
-                    difference.missing, difference.extra
-                ),
-            ));
+        let said = judged(&difference, self.byte_exact(), results.len());
+        match said {
+            Ok(said) => out(&said),
+            Err(failure) => Err(failure.at(self.directory.display().to_string())),
         }
-        out(&format!(
-            "  equal as a multiset of {} lines in {} files: 0 missing, 0 extra",
-            difference.lines,
-            results.len()
-        ))
     }
 
     fn source(&self) -> Connector {
@@ -270,8 +252,80 @@ impl Job {
     }
 }
 
+/// Records up to the committed positions that were delivered.
+fn delivered(offsets: &ConnectorOffsets) -> u64 {
+    let counts = offsets.partitions.iter().filter_map(|p| p.counts);
+    counts.map(|c| c.out).sum()
+}
+
+fn none_left(offsets: &ConnectorOffsets) -> bool {
+    offsets.partitions.iter().all(|p| p.lag == Some(0))
+}
+
+/// What is said of a result that is not byte for byte the same; an error if a line is missing or was never sent.
+fn judged(difference: &Difference, byte_exact: bool, files: usize) -> Result<String, Failure> {
+    let Difference {
+        lines,
+        missing,
+        doubled,
+        foreign,
+    } = *difference;
+    if missing + foreign > 0 {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "of {lines} lines {missing} are missing, {doubled} came twice, {foreign} are not of the source"
+            ),
+        ));
+    }
+    if doubled > 0 {
+        return Ok(format!(
+            "  0 of {lines} lines missing, {doubled} came twice: this machine is so busy that sends were not answered in \
+             time and were repeated (delivery is at least once)"
+        ));
+    }
+    match byte_exact {
+        true => Err(Failure::new(
+            Exit::Refused,
+            "all lines are there, but not in their order",
+        )),
+        false => Ok(format!(
+            "  equal as a multiset of {lines} lines in {files} files: 0 missing, 0 extra"
+        )),
+    }
+}
+
 fn text(value: &str) -> StructValue {
     StructValue {
         kind: Some(Kind::StringValue(value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(missing: u64, doubled: u64, foreign: u64, byte_exact: bool) -> Result<String, String> {
+        let difference = Difference {
+            lines: 9,
+            missing,
+            doubled,
+            foreign,
+        };
+        judged(&difference, byte_exact, 2).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn only_what_is_lost_or_invented_is_a_failure() {
+        assert!(said(0, 0, 0, false).unwrap().contains("0 missing, 0 extra"));
+        assert!(said(0, 3, 0, false).unwrap().contains("3 came twice"));
+        assert!(said(0, 3, 0, true).unwrap().contains("3 came twice"));
+        assert!(said(1, 3, 0, false).unwrap_err().contains("1 are missing"));
+        assert!(
+            said(0, 0, 1, true)
+                .unwrap_err()
+                .contains("1 are not of the source")
+        );
+        assert!(said(0, 0, 0, true).unwrap_err().contains("not in their order"));
     }
 }
