@@ -29,6 +29,7 @@ pub struct RocketMq {
     namesrv_ports: Ports,
     /// The broker listens on the third, and on the two beside it: the first for fast requests, the fourth for replicas.
     broker_ports: Ports,
+    settings: &'static str,
     namesrv: Option<Process>,
     broker: Option<Process>,
 }
@@ -49,12 +50,18 @@ pub struct Progress {
 impl RocketMq {
     /// Starts both, and waits until topics can be made. Several in one test differ by `name`.
     pub async fn start(work: &WorkDir, name: &str) -> Result<Self> {
+        Self::start_with(work, name, "").await
+    }
+
+    /// The same with further settings of the broker, as lines of its configuration file.
+    pub async fn start_with(work: &WorkDir, name: &str, settings: &'static str) -> Result<Self> {
         let dir = work.dir(name)?;
         let (namesrv_ports, broker_ports) = (Ports::reserve(1)?, Ports::reserve(4)?);
         let mut rocketmq = Self {
             dir,
             namesrv_ports,
             broker_ports,
+            settings,
             namesrv: None,
             broker: None,
         };
@@ -275,7 +282,8 @@ impl RocketMq {
         let settings = format!(
             "brokerClusterName={CLUSTER}\nbrokerName=broker-a\nbrokerId=0\n\
              brokerIP1=127.0.0.1\nbindAddress=127.0.0.1\nlistenPort={listen}\nhaListenPort={replicas}\n\
-             storePathRootDir={store}\nstorePathCommitLog={store}/commitlog\n{BROKER_SETTINGS}"
+             storePathRootDir={store}\nstorePathCommitLog={store}/commitlog\n{BROKER_SETTINGS}{}",
+            self.settings
         );
         fs::write(&config, settings)?;
         let mut command = self.java(BROKER_JVM)?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use etcd_client::{AlarmAction, AlarmType};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use gantry_client::v1::Problem;
 use gantry_client::v1::connector::State;
 use gantry_client::v1::problem::Domain;
@@ -40,6 +40,10 @@ impl<'a> Way<'a> {
 
     async fn start_on(work: &'a WorkDir, etcd: Etcd) -> Result<Self> {
         let rocketmq = RocketMq::start(work, "rocketmq").await?;
+        Self::start_with(work, etcd, rocketmq).await
+    }
+
+    async fn start_with(work: &'a WorkDir, etcd: Etcd, rocketmq: RocketMq) -> Result<Self> {
         rocketmq.create_topic(TOPIC, 1).await?;
         let stores = [etcd.endpoints().join(",")];
         let heartbeat = Duration::from_secs(3);
@@ -205,7 +209,7 @@ fn a_sinks_directory_and_a_sources_file_that_go() {
 }
 
 #[test]
-#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
+#[ignore = "sends do not heed a queue's permission in the route yet, and this broker takes them all the same"]
 fn a_broker_that_may_only_be_read() {
     run(TEST, async |work| {
         let mut way = Way::start(work).await?;
@@ -221,10 +225,12 @@ fn a_broker_that_may_only_be_read() {
 }
 
 #[test]
-#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
 fn a_topic_that_is_deleted_and_made_anew() {
     run(TEST, async |work| {
-        let mut way = Way::start(work).await?;
+        // The broker deletes no topic without the store for delayed messages, and must not make this one by itself.
+        let settings = "timerWheelEnable=true\nmappedFileSizeTimerLog=1048576\nautoCreateTopicEnable=false\n";
+        let rocketmq = RocketMq::start_with(work, "rocketmq", settings).await?;
+        let mut way = Way::start_with(work, Etcd::start(work, "etcd").await?, rocketmq).await?;
         way.feed(1_000)?;
         way.create().await?;
         way.arrived().await?;
@@ -232,12 +238,20 @@ fn a_topic_that_is_deleted_and_made_anew() {
         way.feed(500)?;
         way.complains("lines-in", TOPIC).await?;
         way.rocketmq.create_topic(TOPIC, 1).await?;
+
+        // What was sent before is known to be written: the sink will not take other messages for it by itself.
+        let said = problem(&way.client, "lines-out", "offset 1000", LIMIT).await?;
+        ensure!(said.fix.contains("alter its offsets"), "{said:?}");
+        reaches(&way.client, "lines-out", State::Failed, LIMIT).await?;
+        way.client.stop("lines-out").await?;
+        reaches(&way.client, "lines-out", State::Stopped, LIMIT).await?;
+        way.client.reset_offsets("lines-out", Vec::new(), false).await?;
+        way.client.resume("lines-out").await?;
         way.arrived().await
     });
 }
 
 #[test]
-#[ignore = "written, not yet seen to pass: `tests/run -- NAME --ignored` runs it"]
 fn a_store_at_its_quota() {
     run(TEST, async |work| {
         const QUOTA: &str = "--quota-backend-bytes=16777216";
@@ -279,9 +293,14 @@ fn a_store_at_its_quota() {
             .map_or(0, |h| h.revision());
         store.compact(revision, None).await?;
         store.defragment().await?;
-        store
-            .alarm(AlarmAction::Deactivate, AlarmType::Nospace, None)
-            .await?;
+        let raised = store.alarm(AlarmAction::Get, AlarmType::Nospace, None).await?;
+        for alarm in raised.alarms() {
+            let mut of = AlarmOptions::new();
+            of.with_member(alarm.member_id());
+            store
+                .alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of))
+                .await?;
+        }
         way.arrived().await?;
         eventually(LIMIT, "a connector can be created again", async || {
             way.client.create(more.clone(), false).await.map(drop)
