@@ -2,6 +2,7 @@
 
 mod describe;
 mod offsets;
+mod restarts;
 mod tables;
 mod validation;
 
