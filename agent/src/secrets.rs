@@ -38,7 +38,11 @@ impl Secrets {
     ///
     /// # Errors
     /// `User` when a reference is not allowed, does not exist or is not text; `External` when a file cannot be read.
-    pub(crate) fn resolve(&self, spec: &ConfigSpec, config: &Config) -> Result<(Config, Scrubber), Failure> {
+    pub(crate) fn resolve(
+        &self,
+        spec: &ConfigSpec,
+        config: &Config,
+    ) -> Result<(Config, Scrubber), Unresolved> {
         let mut resolved = config.clone();
         let mut found = Vec::new();
         for param in spec.params.iter().filter(|p| p.secret) {
@@ -46,7 +50,11 @@ impl Secrets {
                 continue;
             };
             let mut value = value.clone();
-            self.fill(&param.name, &mut value, &mut found)?;
+            self.fill(&param.name, &mut value, &mut found)
+                .map_err(|failure| Unresolved {
+                    param: param.name.clone(),
+                    failure,
+                })?;
             resolved.set(param.name.clone(), value);
         }
         Ok((resolved, Scrubber::new(found)))
@@ -127,6 +135,20 @@ impl Secrets {
             _ => ReadError::Unavailable(e),
         })?;
         String::from_utf8(bytes).map_err(|_| refused("is not UTF-8 text"))
+    }
+}
+
+/// A reference that leads to no secret.
+pub(crate) struct Unresolved {
+    /// The parameter that has it.
+    pub(crate) param: String,
+    /// Why.
+    pub(crate) failure: Failure,
+}
+
+impl From<Unresolved> for Failure {
+    fn from(unresolved: Unresolved) -> Self {
+        unresolved.failure
     }
 }
 
@@ -212,7 +234,7 @@ mod tests {
         let given = config(json!({"password": "${env:GANTRY_SECRET_A}", "plain": "${env:GANTRY_SECRET_A}"}));
         let (resolved, scrubber) = secrets
             .resolve(&spec(), &given)
-            .unwrap_or_else(|f| panic!("{f:?}"));
+            .unwrap_or_else(|u| panic!("{:?}", u.failure));
         assert_eq!(resolved.str("password").unwrap(), "value of GANTRY_SECRET_A");
         assert_eq!(resolved.str("plain").unwrap(), "${env:GANTRY_SECRET_A}");
         assert_eq!(scrubber.scrub("x value of GANTRY_SECRET_A y"), "x *** y");
@@ -236,6 +258,7 @@ mod tests {
             let failure = secrets
                 .resolve(&spec(), &config(json!({"password": bad})))
                 .err()
+                .map(Failure::from)
                 .unwrap();
             assert_eq!(failure.cause, Cause::User, "{bad}: {}", failure.message);
         }
@@ -252,9 +275,11 @@ mod tests {
                 .resolve(&spec(), &config(json!({"password": text})))
                 .map(|(c, _)| c)
         };
-        let keyed = get(format!("${{file:{}:password}}", file.display())).unwrap_or_else(|f| panic!("{f:?}"));
+        let keyed = get(format!("${{file:{}:password}}", file.display()))
+            .unwrap_or_else(|u| panic!("{:?}", u.failure));
         assert_eq!(keyed.str("password").unwrap(), "s3cret");
-        let whole = get(format!("${{file:{}}}", file.display())).unwrap_or_else(|f| panic!("{f:?}"));
+        let whole =
+            get(format!("${{file:{}}}", file.display())).unwrap_or_else(|u| panic!("{:?}", u.failure));
         assert_eq!(whole.str("password").unwrap(), "user=bob\npassword = s3cret");
         assert!(get(format!("${{file:{}:other}}", file.display())).is_err());
     }

@@ -115,6 +115,7 @@ pub(crate) fn finding_out(finding: Finding) -> v1::Finding {
         },
         message: finding.message,
         fix: finding.fix,
+        recommended: Vec::new(),
     }
 }
 

@@ -1,17 +1,14 @@
 //! Questions that only a plugin's code can answer.
 
 mod offsets;
+mod validate;
 
 use std::{sync::Arc, time::Duration};
 
 use gantry_bus::{Bus, BusFactory, Endpoint, Queue};
-use gantry_connector::{Config, ConnectorError, Env, Finding, Plugin, Severity};
-use gantry_proto::{
-    agent::v1::{
-        Ask, AskAnswer, BrokerQueues, PlanTasks, PlanTasksAnswer, PlannedTask, ValidateAnswer, ask::Question,
-        ask_answer::Answer,
-    },
-    v1::{self, finding},
+use gantry_connector::{Config, ConnectorError, Env, Plugin};
+use gantry_proto::agent::v1::{
+    Ask, AskAnswer, BrokerQueues, PlanTasks, PlanTasksAnswer, PlannedTask, ask::Question, ask_answer::Answer,
 };
 use tokio::{sync::oneshot, time::timeout};
 
@@ -69,7 +66,7 @@ impl Asks {
                 Failure::new(Cause::System, "NO_PLUGIN", what)
             })?;
         match &ask.question {
-            Some(Question::Validate(_)) => self.validate(&plugin, &ask).await,
+            Some(Question::Validate(wanted)) => self.validate(&plugin, &ask, wanted).await,
             Some(Question::PlanTasks(plan)) => self.plan_tasks(&plugin, &ask, plan).await,
             Some(Question::ResolveOffsets(wanted)) => self.resolve_offsets(&plugin, &ask, wanted).await,
             Some(Question::MeasureLag(measured)) => self.measure_lag(&plugin, &ask, measured).await,
@@ -79,74 +76,6 @@ impl Asks {
                 "this version of the agent does not know the question",
             )),
         }
-    }
-
-    async fn validate(&self, plugin: &Plugin, ask: &Ask) -> Result<Answer, Failure> {
-        let spec = spec_of(plugin);
-        let given = match spec.check(&wire::config_in(ask.config.as_ref())) {
-            Ok(config) => config,
-            Err(violations) => {
-                let error = |v: gantry_connector::Violation| v1::Finding {
-                    severity: finding::Severity::Error as i32,
-                    field: format!("config.{}", v.param),
-                    message: v.message,
-                    fix: v.fix,
-                };
-                let findings = violations.into_iter().map(error).collect();
-                return Ok(Answer::Validate(ValidateAnswer { findings }));
-            }
-        };
-        let (config, scrubber) = match self.secrets.resolve(&spec, &given) {
-            Ok(resolved) => resolved,
-            Err(failure) if failure.cause == Cause::User => {
-                let finding = v1::Finding {
-                    severity: finding::Severity::Error as i32,
-                    field: "config".into(),
-                    message: failure.message,
-                    fix: failure.fix,
-                };
-                return Ok(Answer::Validate(ValidateAnswer {
-                    findings: vec![finding],
-                }));
-            }
-            Err(failure) => return Err(failure),
-        };
-        let (plugin, env) = (plugin.clone(), self.env.clone());
-        let code = async move {
-            Ok(match &plugin {
-                Plugin::Source(p) => p.validate(&config, &env).await,
-                Plugin::Sink(p) => p.validate(&config, &env).await,
-            })
-        };
-        let mut found = self.on_thread("validate", &scrubber, code).await?;
-        found.extend(self.topics(ask).await);
-        let clean = |f: Finding| Finding {
-            message: scrubber.scrub(&f.message),
-            fix: scrubber.scrub(&f.fix),
-            ..f
-        };
-        let findings = found.into_iter().map(clean).map(wire::finding_out).collect();
-        Ok(Answer::Validate(ValidateAnswer { findings }))
-    }
-
-    /// Topics that are missing and will not be created.
-    async fn topics(&self, ask: &Ask) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        if ask.create_queues > 0 {
-            return findings;
-        }
-        let bus = self.bus(ask);
-        for topic in &ask.topics {
-            if let Err(e) = bus.route(topic).await {
-                findings.push(Finding {
-                    severity: Severity::Warning,
-                    param: String::new(),
-                    message: format!("topic {topic}: {}", crate::problem::chain(&e)),
-                    fix: "create the topic, or set topic_create".into(),
-                });
-            }
-        }
-        findings
     }
 
     async fn plan_tasks(&self, plugin: &Plugin, ask: &Ask, plan: &PlanTasks) -> Result<Answer, Failure> {
@@ -276,7 +205,7 @@ fn divide(config: &Config, queues: Vec<Queue>, tasks_max: u32) -> PlanTasksAnswe
 #[cfg(test)]
 mod tests {
     use gantry_bus::memory::{MemoryBus, MemoryBusFactory};
-    use gantry_proto::agent::v1::Validate;
+    use gantry_proto::v1;
 
     use super::*;
     use crate::testing::plugins;
@@ -378,21 +307,5 @@ mod tests {
             text.contains("${env:GANTRY_SECRET_X}") && !text.contains("s3cret"),
             "{text}"
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn violations_are_findings_and_unknown_plugins_a_problem() {
-        let bus = MemoryBus::new();
-        let mut question = ask("fake-source", Question::Validate(Validate {}), 1);
-        question.config = serde_json::from_value(serde_json::json!({"nonsense": 1})).ok();
-        let answer = asks(&bus).answer(question, Duration::ZERO).await;
-        let Some(Answer::Validate(found)) = answer.answer else {
-            panic!("{answer:?}")
-        };
-        assert_eq!(found.findings[0].field, "config.nonsense");
-        let answer = asks(&bus)
-            .answer(ask("x", Question::Validate(Validate {}), 1), Duration::ZERO)
-            .await;
-        assert!(matches!(answer.answer, Some(Answer::Problem(_))));
     }
 }

@@ -41,7 +41,10 @@ pub(super) async fn prepare(ctx: &mut RunContext) -> Result<Prepared, How> {
         Plugin::Source(p) => p.info().spec,
         Plugin::Sink(p) => p.info().spec,
     };
-    let (config, scrubber) = ctx.secrets.resolve(&spec, &ctx.config).map_err(How::Failed)?;
+    let (config, scrubber) = ctx
+        .secrets
+        .resolve(&spec, &ctx.config)
+        .map_err(|unresolved| How::Failed(unresolved.failure))?;
     ctx.scrubber = scrubber;
     let read = read_offsets(ctx).await?;
     Ok(Prepared { config, read, permit })

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         Violation,
         filter::FilterError,
-        lifecycle::{Action, Row, allowed_actions, meant},
+        lifecycle::{Action, Row, advice, allowed_actions, meant},
     },
     store::StoreError,
 };
@@ -93,21 +93,20 @@ pub(super) fn not_allowed(name: &str, row: Row, action: Action, held: &[u32]) ->
         .into_iter()
         .map(|a| a.as_str_name().trim_start_matches("ACTION_"))
         .collect();
-    let mut advice = match meant(row, action) {
-        Some(other) => format!("{} it instead", other.as_str().to_lowercase().replace('_', " ")),
-        None if row == Row::Deleting => "wait until it is gone".into(),
-        None => "wait".into(),
+    let advice = advice(row, action);
+    let tasks = held.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let told = match (row, action) {
+        (Row::Stopping, Action::AlterOffsets) if !held.is_empty() => {
+            format!("{advice} (still held: {tasks})")
+        }
+        _ => advice.to_owned(),
     };
-    if action == Action::Delete {
-        advice = "stop it first, or delete with force".into();
-    }
-    let mut refusal = wrong_state(name, row, action.as_str(), &advice).with("allowed", allowed.join(","));
+    let mut refusal = wrong_state(name, row, action.as_str(), &told).with("allowed", allowed.join(","));
     if let Some(other) = meant(row, action) {
         refusal = refusal.with("meant", other.as_str());
     }
     if row == Row::Stopping {
-        let tasks: Vec<String> = held.iter().map(u32::to_string).collect();
-        refusal = refusal.with("waiting_for", tasks.join(","));
+        refusal = refusal.with("waiting_for", tasks);
     }
     refusal
 }

@@ -21,6 +21,16 @@ const ASK: Duration = Duration::from_secs(10);
 /// Agents that are asked, one after the other.
 const ASKED: usize = 3;
 
+/// What an agent has checked.
+pub(super) struct Checked {
+    /// The agent.
+    pub(super) agent: String,
+    /// What it found, with the paths of the definition's fields.
+    pub(super) findings: Vec<Finding>,
+    /// Agents that could run the connector, too, and were not asked.
+    pub(super) others: Vec<String>,
+}
+
 /// Why no agent has answered a question.
 pub(super) struct Unanswered {
     /// The last problem that an agent answered with.
@@ -91,23 +101,33 @@ impl Handles {
         .with("leader", leader))
     }
 
-    /// Has an agent run the plugin's own checks. An error says why no agent did.
+    /// Has an agent run the checks that need code or a look at RocketMQ. An error says why no agent did.
     pub(super) async fn ask_validate(
         &self,
         snapshot: &Snapshot,
         definition: &Connector,
-    ) -> Result<Vec<Finding>, String> {
-        let question = Question::Validate(Validate {});
-        let found = self.ask(snapshot, definition, question, |answer| match answer {
+    ) -> Result<Checked, Unanswered> {
+        let policy = definition.error_policy.as_ref();
+        let question = Question::Validate(Validate {
+            tasks_max: u32::try_from(definition.tasks_max).unwrap_or(0),
+            dead_letter_topic: policy.map(|p| p.dead_letter_topic.clone()).unwrap_or_default(),
+        });
+        let asked = self.ask_one(snapshot, definition, question, |answer| match answer {
             Answer::Validate(found) => Some(found.findings),
             _ => None,
         });
-        let under = |f: Finding| Finding {
-            field: format!("config.{}", f.field),
-            ..f
-        };
-        let found = found.await.map_err(|unanswered| unanswered.why)?;
-        Ok(found.into_iter().map(under).collect())
+        let (agent, mut findings, others) = asked.await?;
+        for finding in &mut findings {
+            // Agents know the topics, and not in which of the two fields one stands.
+            if finding.field == "topic" && definition.topic.is_empty() {
+                finding.field = "topics[0]".into();
+            }
+        }
+        Ok(Checked {
+            agent,
+            findings,
+            others,
+        })
     }
 
     /// Has an agent that has the plugin answer what only code can; `take` picks the answer to this question. An agent that
@@ -119,6 +139,18 @@ impl Handles {
         question: Question,
         take: impl Fn(Answer) -> Option<T>,
     ) -> Result<T, Unanswered> {
+        let asked = self.ask_one(snapshot, definition, question, take);
+        asked.await.map(|(_, taken, _)| taken)
+    }
+
+    /// As [`ask`](Self::ask); also the agent that has answered, and those that could have.
+    async fn ask_one<T>(
+        &self,
+        snapshot: &Snapshot,
+        definition: &Connector,
+        question: Question,
+        take: impl Fn(Answer) -> Option<T>,
+    ) -> Result<(String, T, Vec<String>), Unanswered> {
         let catalog = Catalog::of(snapshot);
         let Some(entry) = catalog.choose(&definition.plugin, &definition.plugin_version) else {
             return Err(Unanswered::because(format!(
@@ -128,46 +160,64 @@ impl Handles {
         };
         let version = entry.plugin.version.clone();
         let asker = self.control.asker();
-        let agents = asker.agents_with(&definition.plugin, &version);
+        let mut agents = asker.agents_with(&definition.plugin, &version, &definition.agent_selector);
+        let labels = if definition.agent_selector.is_empty() {
+            ""
+        } else {
+            " and the labels of agent_selector"
+        };
         let mut last = Unanswered::because(format!(
-            "no agent that is connected has {}@{version}",
+            "no agent that is connected has {}@{version}{labels}",
             definition.plugin
         ));
-        let config = self.control.config();
-        let or = |given: &str, default: &str| {
-            if given.is_empty() {
-                default.to_owned()
-            } else {
-                given.to_owned()
-            }
-        };
+        let ask = self.question(definition, &version, question);
         for agent in agents.iter().take(ASKED) {
-            let topics = if definition.topics.is_empty() {
-                vec![definition.topic.clone()]
-            } else {
-                definition.topics.clone()
-            };
-            let ask = Ask {
-                plugin: definition.plugin.clone(),
-                plugin_version: version.clone(),
-                config: definition.config.clone(),
-                namesrv: or(&definition.namesrv, &config.default_namesrv),
-                topics,
-                question: Some(question.clone()),
-                ..Ask::default()
-            };
-            last = match asker.ask(agent, ask, ASK).await.map(|answer| answer.answer) {
+            last = match asker
+                .ask(agent, ask.clone(), ASK)
+                .await
+                .map(|answer| answer.answer)
+            {
                 Ok(Some(Answer::Problem(problem))) => Unanswered {
                     why: problem.message.clone(),
                     problem: Some(problem),
                 },
                 Ok(answer) => match answer.and_then(&take) {
-                    Some(taken) => return Ok(taken),
+                    Some(taken) => {
+                        let agent = agent.clone();
+                        agents.retain(|other| *other != agent);
+                        return Ok((agent, taken, agents));
+                    }
                     None => Unanswered::because(format!("agent '{agent}' did not understand the question")),
                 },
                 Err(error) => Unanswered::because(error.to_string()),
             };
         }
         Err(last)
+    }
+
+    fn question(&self, definition: &Connector, version: &str, question: Question) -> Ask {
+        let config = self.control.config();
+        let namesrv = match definition.namesrv.as_str() {
+            "" => &config.default_namesrv,
+            given => given,
+        };
+        let topics = if definition.topics.is_empty() {
+            vec![definition.topic.clone()]
+        } else {
+            definition.topics.clone()
+        };
+        let create = definition.topic_create.as_ref();
+        Ask {
+            plugin: definition.plugin.clone(),
+            plugin_version: version.to_owned(),
+            config: definition.config.clone(),
+            namesrv: namesrv.to_owned(),
+            topics,
+            create_queues: create.map_or(config.default_topic_queues, |t| {
+                u32::try_from(t.queues).unwrap_or(0)
+            }),
+            question: Some(question),
+            ..Ask::default()
+        }
     }
 }

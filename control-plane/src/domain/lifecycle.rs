@@ -50,6 +50,16 @@ pub enum Decision {
 }
 
 impl Row {
+    /// All rows, in the order of the table.
+    pub const ALL: [Self; 6] = [
+        Self::Running,
+        Self::Paused,
+        Self::Failed,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Deleting,
+    ];
+
     /// Chosen by what the user wants, so that two quick commands never cancel out. `held`: some agent holds a task.
     pub fn of(deleting: bool, target: TargetState, state: State, held: bool) -> Self {
         match (deleting, target) {
@@ -75,6 +85,17 @@ impl Row {
 }
 
 impl Action {
+    /// All actions, in the order of the table.
+    pub const ALL: [Self; 7] = [
+        Self::Stop,
+        Self::Resume,
+        Self::Pause,
+        Self::Restart,
+        Self::AlterOffsets,
+        Self::Delete,
+        Self::ForceDelete,
+    ];
+
     /// For messages.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,6 +106,20 @@ impl Action {
             Self::AlterOffsets => "ALTER_OFFSETS",
             Self::Delete | Self::ForceDelete => "DELETE",
         }
+    }
+
+    /// As a connector lists it. None: it is not listed.
+    pub fn listed(self) -> Option<Listed> {
+        Some(match self {
+            Self::Stop => Listed::Stop,
+            Self::Resume => Listed::Resume,
+            Self::Pause => Listed::Pause,
+            Self::Restart => Listed::Restart,
+            Self::AlterOffsets => Listed::AlterOffsets,
+            Self::Delete => Listed::Delete,
+            // Always possible until the connector is being deleted.
+            Self::ForceDelete => return None,
+        })
     }
 }
 
@@ -118,17 +153,10 @@ pub fn allowed(row: Row, action: Action) -> Decision {
 
 /// The actions that are allowed in a row, as a connector lists them.
 pub fn allowed_actions(row: Row) -> Vec<Listed> {
-    const ALL: [(Action, Listed); 6] = [
-        (Action::Stop, Listed::Stop),
-        (Action::Resume, Listed::Resume),
-        (Action::Pause, Listed::Pause),
-        (Action::Restart, Listed::Restart),
-        (Action::AlterOffsets, Listed::AlterOffsets),
-        (Action::Delete, Listed::Delete),
-    ];
-    ALL.into_iter()
-        .filter(|(action, _)| allowed(row, *action) == Decision::Yes)
-        .map(|(_, listed)| listed)
+    Action::ALL
+        .into_iter()
+        .filter(|action| allowed(row, *action) == Decision::Yes)
+        .filter_map(Action::listed)
         .collect()
 }
 
@@ -143,90 +171,20 @@ pub fn meant(row: Row, action: Action) -> Option<Action> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Action as A, Decision, *};
-
-    const ACTIONS: [A; 7] = [
-        A::Stop,
-        A::Resume,
-        A::Pause,
-        A::Restart,
-        A::AlterOffsets,
-        A::Delete,
-        A::ForceDelete,
-    ];
-
-    /// The table of the design, letter by letter: y yes, s same, n no.
-    const TABLE: [(Row, &str); 6] = [
-        (Row::Running, "ysyynny"),
-        (Row::Paused, "yysynny"),
-        (Row::Failed, "ynnynyy"),
-        (Row::Stopping, "synnnyy"),
-        (Row::Stopped, "synnyyy"),
-        (Row::Deleting, "nnnnnss"),
-    ];
-
-    #[test]
-    fn every_cell() {
-        for (row, cells) in TABLE {
-            for (action, cell) in ACTIONS.into_iter().zip(cells.chars()) {
-                let expected = match cell {
-                    'y' => Decision::Yes,
-                    's' => Decision::Same,
-                    _ => Decision::No,
-                };
-                assert_eq!(allowed(row, action), expected, "{row:?} {action:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn rows_are_chosen_by_what_the_user_wants() {
-        use TargetState as T;
-        for state in [
-            State::Running,
-            State::Degraded,
-            State::Pending,
-            State::Unknown,
-            State::Stopped,
-            State::Paused,
-        ] {
-            assert_eq!(Row::of(false, T::Running, state, true), Row::Running);
-            assert_eq!(Row::of(false, T::Paused, state, true), Row::Paused);
-            assert_eq!(Row::of(false, T::Stopped, state, true), Row::Stopping);
-            assert_eq!(Row::of(false, T::Stopped, state, false), Row::Stopped);
-        }
-        assert_eq!(Row::of(false, T::Running, State::Failed, true), Row::Failed);
-        assert_eq!(Row::of(false, T::Paused, State::Failed, false), Row::Failed);
-        assert_eq!(Row::of(false, T::Stopped, State::Failed, true), Row::Stopping);
-        assert_eq!(Row::of(true, T::Running, State::Failed, true), Row::Deleting);
-    }
-
-    #[test]
-    fn a_refused_action_suggests_one_that_is_allowed() {
-        for (row, _) in TABLE {
-            for action in ACTIONS {
-                if let Some(other) = meant(row, action) {
-                    assert_eq!(allowed(row, action), Decision::No, "{row:?} {action:?}");
-                    assert_eq!(allowed(row, other), Decision::Yes, "{row:?} {action:?}");
-                } else if allowed(row, action) == Decision::No {
-                    assert!(row == Row::Deleting || (row, action) == (Row::Stopping, A::AlterOffsets));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn connectors_list_what_is_allowed() {
-        assert_eq!(
-            allowed_actions(Row::Running),
-            [Listed::Stop, Listed::Pause, Listed::Restart]
-        );
-        assert_eq!(
-            allowed_actions(Row::Stopped),
-            [Listed::Resume, Listed::AlterOffsets, Listed::Delete]
-        );
-        assert_eq!(allowed_actions(Row::Deleting), []);
+/// What to do about an action that is refused.
+pub fn advice(row: Row, action: Action) -> &'static str {
+    match (row, action) {
+        (_, Action::Delete) => "stop it first, or delete with force",
+        (Row::Deleting, _) => "wait until it is gone",
+        (Row::Stopping, Action::AlterOffsets) => "wait until no agent holds a task of it",
+        _ => match meant(row, action) {
+            Some(Action::Stop) => "stop it first",
+            Some(Action::Restart) => "restart it instead",
+            Some(Action::Resume) => "resume it instead",
+            _ => "look at the actions that are allowed",
+        },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! the answer comes back through the mirror.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -58,15 +59,31 @@ impl Asker {
         }
     }
 
-    /// Agents that have a plugin in that version and are heard, in order of name.
-    pub fn agents_with(&self, plugin: &str, version: &str) -> Vec<String> {
+    /// Agents that have a plugin in that version, have these labels and are heard, in order of name.
+    pub fn agents_with(
+        &self,
+        plugin: &str,
+        version: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> Vec<String> {
         let wanted = format!("{plugin}@{version}");
         self.mirror.read(|snapshot| {
-            let has = |session: &stored::Session| !session.silent && session.plugins.contains(&wanted);
+            let label = |agent: &str, session: &stored::Session, key: &str| {
+                let given = snapshot
+                    .agents
+                    .get(agent)
+                    .and_then(|s| s.labels.get(key).cloned());
+                given.or_else(|| session.labels.get(key).cloned())
+            };
+            let has = |agent: &str, session: &stored::Session| {
+                let labelled =
+                    |(key, value): (&String, &String)| label(agent, session, key).as_ref() == Some(value);
+                !session.silent && session.plugins.contains(&wanted) && selector.iter().all(labelled)
+            };
             snapshot
                 .sessions
                 .iter()
-                .filter(|(_, s)| has(s))
+                .filter(|(agent, session)| has(agent, session))
                 .map(|(agent, _)| agent.to_string())
                 .collect()
         })

@@ -13,3 +13,4 @@ mod queues;
 mod security;
 mod servers;
 mod telemetry;
+mod validation;

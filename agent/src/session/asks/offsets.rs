@@ -66,7 +66,7 @@ impl Asks {
         let spec = spec_of(plugin);
         let given = check(&spec, ask.config.as_ref())
             .map_err(|what| Failure::new(Cause::User, "CONFIG_INVALID", what))?;
-        self.secrets.resolve(&spec, &given)
+        Ok(self.secrets.resolve(&spec, &given)?)
     }
 
     async fn source_starts(
@@ -264,6 +264,7 @@ fn refusal(what: &str, fix: &str, scrubber: &Scrubber) -> v1::Finding {
         field: String::new(),
         message: scrubber.scrub(what),
         fix: scrubber.scrub(fix),
+        recommended: Vec::new(),
     }
 }
 

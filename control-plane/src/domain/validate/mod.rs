@@ -2,13 +2,16 @@
 
 mod fields;
 mod plugin;
+mod recommend;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod warn;
 
 use gantry_proto::{name::ConnectorName, v1};
 use prost::Message;
 
+pub use self::{recommend::recommended, warn::warnings};
 use super::catalog::Catalog;
 pub use super::normalise::normalise;
 

@@ -6,7 +6,7 @@ use gantry_proto::v1::{
     error_policy::OnRecordError,
 };
 
-use super::{Catalog, MAX_DEFINITION_BYTES, normalise, validate};
+use super::{Catalog, MAX_DEFINITION_BYTES, normalise, recommended, validate, warnings};
 use crate::domain::{Snapshot, Versioned, stored, time::seconds};
 
 fn catalog() -> Catalog {
@@ -315,4 +315,110 @@ fn what_is_stored_is_what_was_said() {
     };
     assert_eq!(stored, expected);
     assert_eq!(normalise("c", &stored), stored);
+}
+
+/// Fields and messages of what is odd about a connector `c` beside others.
+fn odd(d: &v1::Connector, others: &[(&str, v1::Connector)]) -> Vec<(String, String)> {
+    let mut snapshot = Snapshot::default();
+    for (name, other) in others {
+        let stored = stored::Connector {
+            definition: Some(normalise(name, other)),
+            ..Default::default()
+        };
+        let value = Versioned {
+            mod_revision: 1,
+            create_revision: 1,
+            value: Arc::new(stored),
+        };
+        snapshot.connectors.insert((*name).into(), value);
+    }
+    warnings("c", &normalise("c", d), &catalog(), &snapshot)
+        .into_iter()
+        .map(|v| (v.field, v.message))
+        .collect()
+}
+
+fn odd_fields(d: &v1::Connector, others: &[(&str, v1::Connector)]) -> Vec<String> {
+    odd(d, others).into_iter().map(|(field, _)| field).collect()
+}
+
+fn reading(paths: &str) -> v1::Connector {
+    v1::Connector {
+        config: serde_json::from_str(&format!(r#"{{"paths": {paths}}}"#)).ok(),
+        ..source()
+    }
+}
+
+#[test]
+fn what_is_named_twice_is_odd() {
+    let twice = reading(r#"["/a", "/b", "/a"]"#);
+    assert_eq!(odd_fields(&twice, &[]), ["config.paths[2]"]);
+    assert_eq!(fields(&twice), [""; 0], "and no error");
+    assert_eq!(odd_fields(&source(), &[]), [""; 0]);
+}
+
+#[test]
+fn dead_letters_that_go_nowhere_or_among_the_records_are_odd() {
+    let policy = |on: OnRecordError, topic: &str| v1::Connector {
+        error_policy: Some(v1::ErrorPolicy {
+            on_record_error: on.into(),
+            dead_letter_topic: topic.into(),
+        }),
+        ..source()
+    };
+    const FIELD: &str = "error_policy.dead_letter_topic";
+    assert_eq!(odd_fields(&policy(OnRecordError::Skip, "dead"), &[]), [FIELD]);
+    assert_eq!(
+        odd_fields(&policy(OnRecordError::DeadLetter, "orders"), &[]),
+        [FIELD]
+    );
+    assert_eq!(
+        odd_fields(&policy(OnRecordError::DeadLetter, "dead"), &[]),
+        [""; 0]
+    );
+}
+
+#[test]
+fn connectors_that_get_in_each_others_way_are_odd() {
+    // The same file into the same topic; another topic, or another file, is another matter.
+    let both = [("other", reading(r#"["/x", "/var/log/a"]"#))];
+    let found = odd(&source(), &both);
+    assert_eq!(found[0].0, "config.paths[0]");
+    assert!(found[0].1.contains("connectors/other"), "{found:?}");
+    let elsewhere = v1::Connector {
+        topic: "else".into(),
+        ..source()
+    };
+    assert_eq!(odd_fields(&elsewhere, &both), [""; 0]);
+    assert_eq!(odd_fields(&reading(r#"["/b"]"#), &both), [""; 0]);
+    // Itself, as it is now, is not another one.
+    assert_eq!(odd_fields(&source(), &[("c", source())]), [""; 0]);
+
+    let grouped = |group: &str| v1::Connector {
+        consumer_group: group.into(),
+        ..sink()
+    };
+    assert_eq!(odd_fields(&sink(), &[("other", sink())]), [""; 0]);
+    assert_eq!(
+        odd_fields(&grouped("g"), &[("other", grouped("g"))]),
+        ["consumer_group"]
+    );
+    // The default of another one counts, too.
+    assert_eq!(
+        odd_fields(&grouped("gantry-other"), &[("other", sink())]),
+        ["consumer_group"]
+    );
+    assert_eq!(odd_fields(&grouped("g"), &[("other", source())]), [""; 0]);
+}
+
+#[test]
+fn values_that_would_be_accepted_are_named() {
+    let take = |field: &str, d: &v1::Connector| recommended(field, d, &catalog());
+    assert_eq!(
+        take("plugin", &source()),
+        ["cdc-source", "file-sink", "file-source"]
+    );
+    assert_eq!(take("plugin_version", &source()), ["1.1.0", "1.0.0"]);
+    assert_eq!(take("config.paths", &source()), [""; 0]);
+    assert_eq!(take("topic", &source()), [""; 0]);
 }

@@ -1,6 +1,6 @@
 use gantry_client::{
     Changed, Step,
-    v1::{Connector, View, connector::TargetState},
+    v1::{Connector, View, connector::TargetState, finding::Severity},
 };
 use gantry_proto::{Struct, StructValue};
 
@@ -186,29 +186,27 @@ fn config_value(text: &str) -> StructValue {
 async fn validate(s: &Session, file: &std::path::Path) -> Result<(), Failure> {
     let mut errors = 0;
     for d in definition::read(file)? {
-        let name = d.connector.name.clone();
+        let name = render::short(&d.connector.name).to_owned();
         let answer = s.client.validate(d.connector).await?;
-        for f in &answer.findings {
-            let severity = f
-                .severity()
-                .as_str_name()
-                .trim_start_matches("SEVERITY_")
-                .to_lowercase();
-            errors += usize::from(severity == "error");
-            render::out(&format!(
-                "{severity}: {}\n   at: {} {}\n  fix: {}",
-                f.message, d.place, f.field, f.fix
-            ))?;
-        }
-        for check in &answer.not_checked {
-            render::out(&format!("not checked: {check}"))?;
-        }
-        if answer.findings.is_empty() {
-            render::out(&format!("{name}: nothing wrong was found"))?;
+        errors += answer
+            .findings
+            .iter()
+            .filter(|f| f.severity() == Severity::Error)
+            .count();
+        match render::structured(s.style, &answer) {
+            Some(text) => render::out(&text?)?,
+            None => render::out(&render::validation(&name, &d.place, &answer))?,
         }
     }
     if errors > 0 {
-        return Err(Failure::new(Exit::Refused, format!("{errors} errors")).at(file.display().to_string()));
+        let what = if errors == 1 {
+            "one error was found".to_owned()
+        } else {
+            format!("{errors} errors were found")
+        };
+        return Err(Failure::new(Exit::Refused, what)
+            .at(file.display().to_string())
+            .fix("change what is named above"));
     }
     Ok(())
 }

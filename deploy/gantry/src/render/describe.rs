@@ -3,7 +3,9 @@ use std::fmt::Write;
 use gantry_client::v1::{Agent, Connector, ConnectorOffsets, Event, Param, Plugin, Problem, Task, param};
 
 use super::{
-    Style, offsets, short, table,
+    Style, offsets,
+    restarts::{next_attempt, policy},
+    short, table,
     tables::{age, enum_text, labels, tasks},
 };
 
@@ -66,6 +68,8 @@ pub(crate) fn describe_connector(
         })
         .collect();
     line(&mut text, "Allowed now", actions.join(", "));
+    line(&mut text, "Restarts", policy(c.restart_policy.as_ref()));
+    line(&mut text, "Next try", next_attempt(all_tasks).unwrap_or_default());
     line(
         &mut text,
         "Generation",

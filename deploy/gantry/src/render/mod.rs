@@ -2,7 +2,9 @@
 
 mod describe;
 mod offsets;
+mod restarts;
 mod tables;
+mod validation;
 
 use std::io::{IsTerminal, Write};
 
@@ -11,6 +13,7 @@ use serde::Serialize;
 pub(crate) use describe::{describe_agent, describe_connector, describe_plugin};
 pub(crate) use offsets::{alteration, field_text, offsets, offsets_history, retained};
 pub(crate) use tables::{agents, connectors, events, now_seconds, plugins, short, tasks};
+pub(crate) use validation::validation;
 
 use crate::{
     args::{Global, Output},

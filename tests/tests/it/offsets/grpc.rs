@@ -49,7 +49,7 @@ fn offsets_are_altered_from_grpcurl() {
             "FailedPrecondition",
             "ACTION_NOT_ALLOWED",
             "PreconditionFailure",
-            "stop it instead",
+            "stop it first",
             "ALTER_OFFSETS",
         ] {
             ensure!(said.contains(part), "{part} is not in\n{said}");

@@ -56,7 +56,7 @@ async fn starts_where_it_was_set(site: &Site<'_>) -> Result<()> {
     site.arrive(5..10).await?;
 
     // Everything again.
-    site.refused("offsets reset lines-out", &["RUNNING", "stop it instead"])
+    site.refused("offsets reset lines-out", &["RUNNING", "stop it first"])
         .await?;
     site.connectors("stop lines-out --wait").await?;
     let shown = site

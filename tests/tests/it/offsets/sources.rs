@@ -55,7 +55,7 @@ fn a_source_starts_where_it_was_set() {
         // Exactly the rest arrives.
         site.connectors("resume lines-in --wait").await?;
         site.arrive(5..10).await?;
-        site.refused("offsets reset lines-in", &["RUNNING", "stop it instead"])
+        site.refused("offsets reset lines-in", &["RUNNING", "stop it first"])
             .await?;
 
         // Everything arrives again.
