@@ -48,7 +48,7 @@ pub(crate) async fn measure(site: &mut Site<'_>, tasks: u32, report: &mut Report
         }
         site.client.create(source, false).await?;
     }
-    all_run(site, sources).await?;
+    all_run(site, &agent, sources).await?;
     looks.push(look(sources, &agent, broker).await?);
     for number in 0..sinks {
         let topic = format!("idle-{}", number + 1);
@@ -58,7 +58,7 @@ pub(crate) async fn measure(site: &mut Site<'_>, tasks: u32, report: &mut Report
         let sink = site.definition(&name, "file-sink", &topic, 1, &config)?;
         site.client.create(sink, false).await?;
     }
-    all_run(site, tasks).await?;
+    all_run(site, &agent, tasks).await?;
     looks.push(look(tasks, &agent, broker).await?);
     for connector in site.client.list("", View::Basic).await? {
         site.client.delete(&connector.name, true, false).await?;
@@ -68,8 +68,8 @@ pub(crate) async fn measure(site: &mut Site<'_>, tasks: u32, report: &mut Report
     Ok(())
 }
 
-async fn all_run(site: &Site<'_>, tasks: u32) -> Result<()> {
-    eventually(START, &format!("{tasks} connectors run"), async || {
+async fn all_run(site: &Site<'_>, agent: &Agent, tasks: u32) -> Result<()> {
+    let waited = eventually(START, &format!("{tasks} connectors run"), async || {
         let connectors = site.client.list("", View::Basic).await?;
         let run = connectors
             .iter()
@@ -82,7 +82,10 @@ async fn all_run(site: &Site<'_>, tasks: u32) -> Result<()> {
         );
         Ok(())
     })
-    .await
+    .await;
+    // That it has ended says more than that its tasks do not run.
+    agent.runs()?;
+    waited
 }
 
 async fn look(tasks: u32, agent: &Agent, broker: u32) -> Result<Look> {

@@ -211,6 +211,16 @@ impl Agent {
         self.process.id()
     }
 
+    /// It has not ended by itself.
+    pub(crate) fn runs(&self) -> Result<()> {
+        ensure!(
+            self.process.is_running(),
+            "the agent has ended\n{}",
+            self.process.tail()
+        );
+        Ok(())
+    }
+
     /// Ends it in order.
     pub(crate) async fn stop(mut self) -> Result<()> {
         let status = self.process.terminate(SOON).await?;

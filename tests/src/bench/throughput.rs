@@ -362,7 +362,10 @@ impl Bench<'_, '_> {
         self.site.client.create(definition, false).await?;
         let growth: Growth = match follow(start, total, count).await {
             Ok(growth) => growth,
-            Err(error) => return Err(error.context(self.site.state(name).await)),
+            Err(error) => {
+                agent.runs()?;
+                return Err(error.context(self.site.state(name).await));
+            }
         };
         let (used, so_far) = (window.close()?, usage::cpu(agent.id())? - before);
         self.site.committed(name, records).await?;
