@@ -95,7 +95,7 @@ impl Agent {
         let lease = Arc::new(Lease::new(hooks.clock.clone()));
         let (link, link_seen) = watch::channel(None);
         let (store, commits) = CommitStream::new(link_seen, lease.clone(), jitter.clone());
-        let secrets = Arc::new(Secrets::new(config.secrets_paths.clone()));
+        let secrets = Arc::new(Secrets::new(config.secrets_paths.clone()).told_to(config.redactor.clone()));
         let env = Env {
             paths: PathPolicy::new(config.allow_paths.clone()),
         };

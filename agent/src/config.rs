@@ -8,6 +8,7 @@ use tokio::io::DuplexStream;
 use crate::{
     clock::{Clock, SystemClock},
     lock,
+    redact::Redactor,
 };
 
 /// What an agent is told at its start.
@@ -25,6 +26,8 @@ pub struct AgentConfig {
     pub allow_paths: Vec<PathBuf>,
     /// Directories below which files with secrets may lie.
     pub secrets_paths: Vec<PathBuf>,
+    /// Learns every secret that is resolved. Whoever writes the process's log gives it one of which the log has a clone.
+    pub redactor: Redactor,
     /// Where the lock file is.
     pub lock_dir: PathBuf,
     /// How to secure the link. None: `http` addresses only.
@@ -175,6 +178,7 @@ impl AgentConfig {
             capacity: 0,
             allow_paths: Vec::new(),
             secrets_paths: vec!["/etc/gantry/secrets".into()],
+            redactor: Redactor::default(),
             lock_dir: lock::default_dir(),
             tls: None,
             token: None,

@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 use gantry_connector::{Config, ConfigSpec, PathPolicy, SecretRef};
 use serde_json::Value;
 
-use crate::problem::{Cause, Failure};
+use crate::{
+    problem::{Cause, Failure},
+    redact::Redactor,
+};
 
 /// Only variables that begin so are ever read.
 const ENV_PREFIX: &str = "GANTRY_SECRET_";
@@ -13,9 +16,10 @@ const ENV_PREFIX: &str = "GANTRY_SECRET_";
 const MAX_FILE: u64 = 64 * 1024;
 
 /// Where secrets come from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Secrets {
     paths: PathPolicy,
+    redactor: Redactor,
     env: fn(&str) -> Option<String>,
 }
 
@@ -24,8 +28,15 @@ impl Secrets {
     pub(crate) fn new(allowed: Vec<PathBuf>) -> Self {
         Self {
             paths: PathPolicy::new(allowed),
+            redactor: Redactor::default(),
             env: process_env,
         }
+    }
+
+    /// Has what is resolved left out of the log, too.
+    pub(crate) fn told_to(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
+        self
     }
 
     #[cfg(test)]
@@ -57,7 +68,10 @@ impl Secrets {
                 })?;
             resolved.set(param.name.clone(), value);
         }
-        Ok((resolved, Scrubber::new(found)))
+        let scrubber = Scrubber::new(found);
+        // Before any code sees them.
+        self.redactor.learn(&scrubber.0);
+        Ok((resolved, scrubber))
     }
 
     fn fill(&self, param: &str, value: &mut Value, found: &mut Vec<String>) -> Result<(), Failure> {
@@ -185,6 +199,7 @@ impl Scrubber {
                 [
                     s.trim().to_owned(),
                     format!("{s:?}").trim_matches('"').to_owned(),
+                    Value::from(s.as_str()).to_string().trim_matches('"').to_owned(),
                     s,
                 ]
             })
@@ -238,6 +253,24 @@ mod tests {
         assert_eq!(resolved.str("password").unwrap(), "value of GANTRY_SECRET_A");
         assert_eq!(resolved.str("plain").unwrap(), "${env:GANTRY_SECRET_A}");
         assert_eq!(scrubber.scrub("x value of GANTRY_SECRET_A y"), "x *** y");
+    }
+
+    #[test]
+    fn what_is_resolved_is_kept_out_of_the_log_however_it_is_written() {
+        let redactor = Redactor::default();
+        let quoted = |_: &str| Some("a \"b\"\nc".to_owned());
+        let secrets = Secrets::new(vec![]).with_env(quoted).told_to(redactor.clone());
+        let given = config(json!({"password": "${env:GANTRY_SECRET_A}"}));
+        assert!(secrets.resolve(&spec(), &given).is_ok());
+        let secret = "a \"b\"\nc";
+        for written in [
+            secret.to_owned(),
+            format!("{secret:?}"),
+            json!(secret).to_string(),
+        ] {
+            let clean = redactor.redact(&written).into_owned();
+            assert!(clean.contains("***") && !clean.contains('b'), "{clean}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod file_sink;
 mod file_source;
 #[cfg(feature = "generator")]
 mod generator_source;
+#[cfg(any(test, feature = "indiscreet"))]
+mod indiscreet_source;
 #[cfg(all(test, feature = "file"))]
 mod roundtrip;
 
@@ -30,6 +32,8 @@ pub fn builtin() -> Vec<Plugin> {
         Plugin::Source(std::sync::Arc::new(file_source::FileSourcePlugin)),
         #[cfg(feature = "generator")]
         Plugin::Source(std::sync::Arc::new(generator_source::GeneratorSourcePlugin)),
+        #[cfg(any(test, feature = "indiscreet"))]
+        Plugin::Source(std::sync::Arc::new(indiscreet_source::IndiscreetSourcePlugin)),
     ]
 }
 

@@ -8,6 +8,7 @@ mod dev;
 mod distributed;
 mod faults;
 mod grpcurl;
+mod lifecycle;
 mod offsets;
 mod queues;
 mod security;

@@ -17,7 +17,7 @@ pub(crate) async fn agent(global: &Global, role: AgentRole) -> Result<(), Failur
         Some(name) => name,
         None => host_name()?,
     };
-    let _telemetry = telemetry::start(global, "gantry-agent", &name, "info")?;
+    let telemetry = telemetry::start(global, "gantry-agent", &name, "info")?;
     let stop = signals::shutdown()?;
     if global.ca.is_none()
         && let Some(server) = role.server.iter().find(|s| s.starts_with("https://"))
@@ -36,6 +36,7 @@ pub(crate) async fn agent(global: &Global, role: AgentRole) -> Result<(), Failur
     config.capacity = role.capacity;
     config.allow_paths = role.allow_path;
     config.secrets_paths = role.secrets_path;
+    config.redactor = telemetry.redactor();
     if let Some(dir) = role.lock_dir {
         config.lock_dir = dir;
     }

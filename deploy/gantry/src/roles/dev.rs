@@ -13,7 +13,7 @@ use crate::{
 
 /// The demo's process as a service: data survives a restart.
 pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-dev", "dev", "info")?;
+    let telemetry = telemetry::start(global, "gantry-dev", "dev", "info")?;
     let stop = signals::shutdown()?;
     let config = NodeConfig {
         data_dir: dev.data_dir,
@@ -24,6 +24,7 @@ pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
         metrics_listen: dev.metrics_listen,
         agent_metrics_listen: dev.agent_metrics_listen,
         insecure: dev.insecure,
+        redactor: telemetry.redactor(),
     };
     let node = Node::start(config, stop.clone()).await?;
     if let Some(address) = node.etcd_endpoint() {

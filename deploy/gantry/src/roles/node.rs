@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use gantry_agent::{Agent, AgentConfig, connectors};
+use gantry_agent::{Agent, AgentConfig, Redactor, connectors};
 use gantry_bus::rocketmq::RocketmqFactory;
 use gantry_control_plane::{ControlPlane, ControlPlaneConfig, server::ListenerConfig};
 use gantry_embedded_etcd::Store;
@@ -23,11 +23,12 @@ pub(super) struct NodeConfig {
     pub(super) metrics_listen: Option<SocketAddr>,
     pub(super) agent_metrics_listen: Option<SocketAddr>,
     pub(super) insecure: bool,
+    pub(super) redactor: Redactor,
 }
 
 impl NodeConfig {
     /// Free port, embedded broker.
-    pub(super) fn embedded(data_dir: PathBuf, agents: u32) -> Self {
+    pub(super) fn embedded(data_dir: PathBuf, agents: u32, redactor: Redactor) -> Self {
         Self {
             data_dir,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -37,6 +38,7 @@ impl NodeConfig {
             metrics_listen: None,
             agent_metrics_listen: None,
             insecure: false,
+            redactor,
         }
     }
 }
@@ -159,6 +161,7 @@ impl Node {
             );
             agent.allow_paths = vec!["/".into()];
             agent.lock_dir = dir.join("agents");
+            agent.redactor = config.redactor.clone();
             agent.metrics_listen = config.agent_metrics_listen.map(|first| nth(first, n));
             let agent = Agent::build(agent)
                 .await

@@ -1,9 +1,11 @@
 //! Logs to stderr, traces by OTLP when asked for.
 
+mod redacted;
 mod traces;
 
 use std::io::IsTerminal;
 
+use gantry_agent::Redactor;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -23,6 +25,14 @@ const QUIET: &str = ",rocketmq_client_rust=error,rocketmq_transport=off,rocketmq
 /// Sends what is left when it is dropped.
 pub(crate) struct Telemetry {
     _traces: Option<Traces>,
+    redactor: Redactor,
+}
+
+impl Telemetry {
+    /// For the agents of this process: what they tell it is left out of the log.
+    pub(crate) fn redactor(&self) -> Redactor {
+        self.redactor.clone()
+    }
 }
 
 /// Starts logging for a role. `instance` tells its processes apart in traces; `default` is the filter of the log when none is given.
@@ -43,7 +53,8 @@ pub(crate) fn start(
     })?;
     let json = global.log_format == LogFormat::Json;
     let ansi = std::io::stderr().is_terminal() && !global.no_color;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let redactor = Redactor::default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(redacted::Stderr(redactor.clone()));
     let lines = if json {
         lines.json().flatten_event(true).boxed()
     } else {
@@ -69,5 +80,9 @@ pub(crate) fn start(
         .with(spans)
         .try_init();
     started.map_err(|e| Failure::usage(format!("cannot start logging: {e}")))?;
-    Ok(Telemetry { _traces: traces })
+    redacted::tell_panics(redactor.clone());
+    Ok(Telemetry {
+        _traces: traces,
+        redactor,
+    })
 }

@@ -26,9 +26,13 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Spans that are context for log lines: they last as long as a session or a task, and are no part of a trace.
 const LASTING: [&str; 3] = ["session", "leader", "task"];
 
+/// Code of connectors, which may log secrets: the log is redacted, traces are not.
+const CONNECTORS: &str = "gantry_agent::connectors";
+
 /// Our own spans down to INFO, and what happens in them.
 pub(super) fn is_traced(meta: &Metadata<'_>) -> bool {
     meta.target().starts_with("gantry")
+        && !meta.target().starts_with(CONNECTORS)
         && *meta.level() <= Level::INFO
         && !(meta.is_span() && LASTING.contains(&meta.name()))
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Moves files with everything embedded in a temporary directory; an error unless nothing is missing.
 pub(crate) async fn demo(global: &Global, demo: Demo) -> Result<(), Failure> {
-    let _telemetry = telemetry::start(global, "gantry-demo", "demo", "error")?;
+    let telemetry = telemetry::start(global, "gantry-demo", "demo", "error")?;
     let io = |what: &str, e: std::io::Error| Failure::new(Exit::Refused, format!("cannot {what}: {e}"));
     let files = inputs::choose(&demo.from)?;
     let scratch = tempfile::Builder::new()
@@ -54,7 +54,7 @@ pub(crate) async fn demo(global: &Global, demo: Demo) -> Result<(), Failure> {
     out("gantry demo: embedded etcd, embedded RocketMQ, one control plane, one agent, all in this process")?;
     let started = tokio::time::Instant::now();
     let stop = CancellationToken::new();
-    let config = NodeConfig::embedded(scratch.path().join("data"), 1);
+    let config = NodeConfig::embedded(scratch.path().join("data"), 1, telemetry.redactor());
     let node = Node::start(config, stop.clone()).await?;
     out(&format!(
         "ready on {} after {:.2} s\n",
