@@ -4,6 +4,7 @@ use prost::Message;
 
 const PROTOS: &[&str] = &[
     "gantry/v1/connector.proto",
+    "gantry/v1/difference.proto",
     "gantry/v1/offset.proto",
     "gantry/v1/plugin.proto",
     "gantry/v1/problem.proto",

@@ -51,6 +51,8 @@ reasons! {
     ConnectorNotFound = ("CONNECTOR_NOT_FOUND", NotFound);
     /// No such task.
     TaskNotFound = ("TASK_NOT_FOUND", NotFound);
+    /// The connector never had that revision, or it is no longer kept.
+    RevisionNotFound = ("REVISION_NOT_FOUND", NotFound);
     /// No such plugin, or no such version of it.
     PluginNotFound = ("PLUGIN_NOT_FOUND", NotFound);
     /// No such agent.

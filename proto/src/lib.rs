@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod error;
+pub mod json;
 pub mod name;
 
 // The nesting is that of the packages: generated code refers to other packages by relative path.

@@ -23,6 +23,9 @@ pub enum NameError {
     /// The task is not a number.
     #[error("'{0}' is not a task number")]
     Task(String),
+    /// The revision is not a number.
+    #[error("'{0}' is not a revision number")]
+    Revision(String),
 }
 
 /// Id of a connector, a plugin or an agent: `[a-z]([-a-z0-9]*[a-z0-9])?`, at most 63 characters.
@@ -157,6 +160,42 @@ impl fmt::Display for TaskName {
     }
 }
 
+/// `connectors/{connector}/revisions/{revision}`
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RevisionName {
+    /// The connector.
+    pub connector: ConnectorName,
+    /// Number of the revision, from 1.
+    pub revision: i64,
+}
+
+impl RevisionName {
+    /// Parses the full name.
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        let (connector, revision) = name.split_once("/revisions/").ok_or_else(|| NameError::Pattern {
+            given: name.chars().take(80).collect(),
+            pattern: "connectors/{connector}/revisions/{revision}",
+        })?;
+        let connector = ConnectorName::parse(connector)?;
+        let canonical = revision.bytes().all(|b| b.is_ascii_digit()) && !revision.starts_with('0');
+        let revision = revision
+            .parse()
+            .ok()
+            .filter(|_| canonical)
+            .ok_or_else(|| NameError::Revision(revision.chars().take(80).collect()))?;
+        Ok(Self { connector, revision })
+    }
+}
+
+impl fmt::Display for RevisionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/revisions/{}", self.connector, self.revision)
+    }
+}
+
 /// Parses `connectors/{connector}/offsets`.
 ///
 /// # Errors
@@ -210,6 +249,18 @@ mod tests {
             "x/tasks/1",
         ] {
             assert!(TaskName::parse(bad).is_err(), "{bad}");
+        }
+        let revision = RevisionName::parse("connectors/orders-in/revisions/12").unwrap();
+        assert_eq!((revision.connector.id(), revision.revision), ("orders-in", 12));
+        assert_eq!(revision.to_string(), "connectors/orders-in/revisions/12");
+        for bad in [
+            "connectors/x/revisions/",
+            "connectors/x/revisions/0",
+            "connectors/x/revisions/-1",
+            "connectors/x/revisions/07",
+            "x/revisions/1",
+        ] {
+            assert!(RevisionName::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_offsets_name("connectors/a/offsets").unwrap().id(), "a");
         assert!(ConnectorName::parse("a").is_err());

@@ -11,6 +11,7 @@ use gantry_proto::{
 use crate::{
     domain::{
         Violation,
+        diff::NotComparable,
         filter::FilterError,
         lifecycle::{Action, Row, advice, allowed_actions, meant},
     },
@@ -40,11 +41,15 @@ pub(super) fn bad_name(field: &str, error: &NameError) -> Refusal {
 }
 
 pub(super) fn bad_filter(error: &FilterError) -> Refusal {
+    bad_filter_in("filter", error)
+}
+
+pub(super) fn bad_filter_in(field: &str, error: &FilterError) -> Refusal {
     Refusal::new(
         Reason::InvalidFilter,
         format!("the filter cannot be read: {error}"),
     )
-    .field("filter", error.to_string())
+    .field(field, error.to_string())
 }
 
 pub(super) fn missing(field: &str) -> Refusal {
@@ -61,6 +66,22 @@ pub(super) fn no_task(name: &str) -> Refusal {
     Refusal::new(Reason::TaskNotFound, format!("there is no task {name}"))
         .resource("gantry/Task", name)
         .with("name", name)
+}
+
+pub(super) fn no_revision(connector: &str, revision: i64, why: &str) -> Refusal {
+    let name = format!("{connector}/revisions/{revision}");
+    Refusal::new(Reason::RevisionNotFound, format!("there is no {name}: {why}"))
+        .resource("gantry/ConnectorRevision", &name)
+        .with("name", name)
+}
+
+/// Stored definitions are those of this version, or the log says which is not.
+pub(super) fn not_comparable(error: &NotComparable) -> Refusal {
+    tracing::error!(%error, "a stored definition has what this version does not know");
+    Refusal::new(
+        Reason::Internal,
+        "a definition has what this version does not know; the log has more",
+    )
 }
 
 pub(super) fn replica_behind() -> Refusal {

@@ -71,15 +71,31 @@ pub fn created(uid: String, definition: Connector, stamp: &Stamp) -> stored::Con
     }
 }
 
-/// The connector with another definition: the next generation and the next revision.
+/// The connector with another definition: the next generation, and the next revision unless only the target state is another.
 pub fn redefined(present: &stored::Connector, definition: Connector, stamp: &Stamp) -> stored::Connector {
+    let target = definition.target_state;
+    let same_but_target = present.definition.as_ref().is_some_and(|before| {
+        let before = Connector {
+            target_state: target,
+            ..before.clone()
+        };
+        before == definition
+    });
     stored::Connector {
         definition: Some(definition),
         generation: present.generation + 1,
         update_time: Some(stamp.time),
         traceparent: stamp.traceparent.clone(),
-        revision: present.revision + 1,
+        revision: present.revision + i64::from(!same_but_target),
         ..present.clone()
+    }
+}
+
+/// What a definition becomes when it is rolled back to an earlier one: that one, with the present target state.
+pub fn rolled_back(present: &Connector, earlier: &Connector) -> Connector {
+    Connector {
+        target_state: present.target_state,
+        ..earlier.clone()
     }
 }
 
@@ -199,6 +215,24 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_leaves_the_target_state() {
+        let present = Connector {
+            topic: "new".into(),
+            target_state: TargetState::Stopped.into(),
+            ..Connector::default()
+        };
+        let earlier = Connector {
+            topic: "old".into(),
+            ..Connector::default()
+        };
+        let after = rolled_back(&present, &earlier);
+        assert_eq!(
+            (after.topic.as_str(), after.target_state()),
+            ("old", TargetState::Stopped)
+        );
+    }
+
+    #[test]
     fn what_is_not_there_is_not_restarted() {
         assert_eq!(after(Verb::RestartTask(3)), CarriedOut::NoTask(3));
         let running = [(0, TaskState::Running)].into();
@@ -216,11 +250,17 @@ mod tests {
         };
         let connector = redefined(&stopped, other.clone(), &stamp());
         assert_eq!((connector.generation, connector.revision), (3, 2));
-        assert_eq!(connector.definition, Some(other));
+        assert_eq!(connector.definition, Some(other.clone()));
         assert_eq!(
             (connector.uid.as_str(), connector.create_time),
             ("uid", stopped.create_time)
         );
+        let running = Connector {
+            target_state: TargetState::Running.into(),
+            ..other
+        };
+        let resumed = redefined(&connector, running, &stamp());
+        assert_eq!((resumed.generation, resumed.revision), (4, 2));
         let gone = deleted(&connector, true, &stamp());
         assert_eq!((gone.generation, gone.keep_offsets), (3, true));
         assert_eq!(gone.delete_time, Some(stamp().time));

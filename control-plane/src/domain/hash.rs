@@ -85,7 +85,7 @@ impl Hasher {
         }
     }
 
-    fn any(&mut self, value: Option<&Value>) {
+    pub(crate) fn any(&mut self, value: Option<&Value>) {
         self.int(i64::from(value.is_some()));
         if let Some(value) = value {
             self.value(value);

@@ -3,6 +3,8 @@
 pub mod catalog;
 pub mod change;
 pub mod code;
+pub mod declare;
+pub mod diff;
 pub mod filter;
 pub mod hash;
 pub mod lifecycle;

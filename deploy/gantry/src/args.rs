@@ -1,6 +1,10 @@
+mod declare;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use declare::{Apply, Changes, DeleteFiles, Export, Files, Prune};
 
 /// The connector platform for Apache RocketMQ.
 #[derive(Parser)]
@@ -109,6 +113,14 @@ pub(crate) enum Command {
     /// Work with connectors
     #[command(subcommand, visible_alias = "connector")]
     Connectors(Connectors),
+    /// Make connectors be as files define them: show what that changes, then do it
+    Apply(Apply),
+    /// Show what `apply` would change
+    Diff(Changes),
+    /// Stop and remove the connectors that files define
+    Delete(DeleteFiles),
+    /// Write the definitions of all connectors as files that `apply` takes
+    Export(Export),
     /// See the plugins that agents have
     #[command(subcommand, visible_alias = "plugin")]
     Plugins(Plugins),
@@ -400,9 +412,47 @@ pub(crate) enum Connectors {
         /// Its name
         name: String,
     },
+    /// Show the definitions that a connector has had, newest first
+    History {
+        /// Its name
+        name: String,
+    },
+    /// Show in which fields two of a connector's definitions differ
+    Diff(Diff),
+    /// Give a connector the definition of an earlier revision again; the target state stays
+    Rollback(Rollback),
     /// Work with a connector's offsets
     #[command(subcommand)]
     Offsets(Offsets),
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// The connector's name
+    pub(crate) name: String,
+    /// Number of the revision that is taken as before; see `history`
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) revision: i64,
+    /// Number of the revision that is taken as after; the present definition when left out
+    #[arg(value_name = "REV2", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) other: Option<i64>,
+}
+
+#[derive(Args)]
+pub(crate) struct Rollback {
+    /// The connector's name
+    pub(crate) name: String,
+    /// Number of the revision; see `history`
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) revision: i64,
+    /// Only if the connector still has this etag
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "ETAG")]
+    pub(crate) etag: String,
+    /// Show what would change, store nothing
+    #[arg(long)]
+    pub(crate) validate_only: bool,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Subcommand)]

@@ -1,11 +1,25 @@
 //! Definition files: `gantry.v1.Connector` in proto JSON, as YAML or JSON, several documents in a file.
 
+mod files;
+pub(crate) mod written;
+
 use std::{io::Read, path::Path};
 
 use gantry_client::v1::Connector;
 use serde_json::Value;
 
+pub(crate) use self::files::read_all;
 use crate::failure::{Exit, Failure};
+
+/// Fields that are enumerations, and what their values begin with in proto JSON.
+const ENUMS: &[(&[&str], &str)] = &[
+    (&["target_state"], "TARGET_STATE_"),
+    (&["ordering"], "ORDERING_"),
+    (&["on_disconnect"], "ON_DISCONNECT_"),
+    (&["on_offset_out_of_range"], "OFFSET_OUT_OF_RANGE_"),
+    (&["error_policy", "on_record_error"], "ON_RECORD_ERROR_"),
+    (&["start_from", "position"], "POSITION_"),
+];
 
 /// A connector and where it was read.
 pub(crate) struct Definition {
@@ -84,14 +98,6 @@ pub(crate) fn parse(text: &str, shown: &str) -> Result<Vec<Definition>, Failure>
 
 /// People write `RUNNING`; proto JSON says `TARGET_STATE_RUNNING`. Both are accepted.
 fn expand_enums(value: &mut Value) {
-    const ENUMS: &[(&[&str], &str)] = &[
-        (&["target_state"], "TARGET_STATE_"),
-        (&["ordering"], "ORDERING_"),
-        (&["on_disconnect"], "ON_DISCONNECT_"),
-        (&["on_offset_out_of_range"], "OFFSET_OUT_OF_RANGE_"),
-        (&["error_policy", "on_record_error"], "ON_RECORD_ERROR_"),
-        (&["start_from", "position"], "POSITION_"),
-    ];
     for (path, prefix) in ENUMS {
         let mut at = Some(&mut *value);
         for name in *path {

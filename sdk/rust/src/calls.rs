@@ -31,7 +31,11 @@ macro_rules! call {
     }};
 }
 
+mod declare;
+mod history;
 mod offsets;
+
+pub use declare::Deletion;
 
 macro_rules! verb {
     ($(#[$doc:meta])* $name:ident, $method:ident, $request:ident) => {
@@ -143,15 +147,12 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn delete(&self, connector: &str, force: bool, keep_offsets: bool) -> Result<Connector, Error> {
-        let request = DeleteConnectorRequest {
-            name: connector_name(connector),
-            etag: String::new(),
+        let deletion = Deletion {
             force,
-            allow_missing: false,
             keep_offsets,
-            request_id: self.request_id(),
+            ..Deletion::default()
         };
-        call!(self, connectors.delete_connector(request))
+        self.delete_with(connector, &deletion).await
     }
 
     /// Runs every check and returns what they find.

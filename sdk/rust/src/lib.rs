@@ -17,7 +17,7 @@ mod connect;
 mod error;
 mod watch;
 
-pub use calls::Changed;
+pub use calls::{Changed, Deletion};
 pub use connect::{Client, Options};
 pub use error::{Error, Violation};
 /// The messages of the API.

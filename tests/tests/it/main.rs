@@ -3,6 +3,7 @@
 mod api;
 mod bad_input;
 mod crash;
+mod declarative;
 mod demo;
 mod dev;
 mod distributed;

@@ -187,15 +187,19 @@ fn redefine(
     let value = changes::redefined(present, definition, stamp);
     let text = format!("generation {} by {}", value.generation, call.principal.0);
     Ok(Step::Write(Box::new(Draft {
+        revised: value.revision != present.revision,
         value,
-        revised: true,
         event: Some(("UPDATED", text)),
         adopts: None,
     })))
 }
 
 /// The definition in its normal form, if it is valid.
-fn checked(snapshot: &Snapshot, name: &ConnectorName, connector: &Connector) -> Result<Connector, Refusal> {
+pub(super) fn checked(
+    snapshot: &Snapshot,
+    name: &ConnectorName,
+    connector: &Connector,
+) -> Result<Connector, Refusal> {
     let normal = validate::normalise(name.id(), connector);
     let violations = validate::validate(name.id(), &normal, &Catalog::of(snapshot));
     if violations.is_empty() {

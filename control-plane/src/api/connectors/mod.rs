@@ -2,7 +2,9 @@
 //! comes of it is decided in [`crate::domain`].
 
 mod change;
+mod declare;
 mod define;
+mod history;
 mod lifecycle;
 mod offsets;
 mod reads;

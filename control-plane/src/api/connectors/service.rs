@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use gantry_proto::{
     error::Refusal,
-    name::{ConnectorName, TaskName, parse_offsets_name},
+    name::{ConnectorName, RevisionName, TaskName, parse_offsets_name},
     v1::{connector_service_server::ConnectorService, *},
 };
 use tonic::{Request, Response, Status};
 
 use super::{
-    define, lifecycle, offsets, reads,
+    declare, define, history, lifecycle, offsets, reads,
     request::Call,
     validate,
     watch::{WatchedConnectors, WatchedTasks},
@@ -214,6 +214,51 @@ impl ConnectorService for Connectors {
     ) -> Answer<ListRetainedOffsetsResponse> {
         let page = offsets::list_retained(&self.0, request.get_ref()).await?;
         Ok(Response::new(page))
+    }
+
+    async fn list_connector_revisions(
+        &self,
+        request: Request<ListConnectorRevisionsRequest>,
+    ) -> Answer<ListConnectorRevisionsResponse> {
+        let request = request.into_inner();
+        let name = parent(&request.parent)?;
+        Ok(Response::new(history::list(&self.0, &name, &request).await?))
+    }
+
+    async fn get_connector_revision(
+        &self,
+        request: Request<GetConnectorRevisionRequest>,
+    ) -> Answer<ConnectorRevision> {
+        let name = RevisionName::parse(&request.into_inner().name);
+        let name = name.map_err(|e| answers::bad_name("name", &e))?;
+        Ok(Response::new(history::get(&self.0, &name).await?))
+    }
+
+    async fn diff_connector_revisions(
+        &self,
+        request: Request<DiffConnectorRevisionsRequest>,
+    ) -> Answer<DiffConnectorRevisionsResponse> {
+        let request = request.into_inner();
+        let name = connector_name(&request.name)?;
+        let compared = history::diff(&self.0, &name, request.from_revision, request.to_revision).await?;
+        Ok(Response::new(compared))
+    }
+
+    async fn rollback_connector(
+        &self,
+        request: Request<RollbackConnectorRequest>,
+    ) -> Answer<RollbackConnectorResponse> {
+        let principal = Principal::of(&request);
+        let rolled_back = history::rollback(&self.0, principal, request.into_inner()).await?;
+        Ok(Response::new(rolled_back))
+    }
+
+    async fn plan_connectors(
+        &self,
+        request: Request<PlanConnectorsRequest>,
+    ) -> Answer<PlanConnectorsResponse> {
+        let plan = declare::plan(&self.0, &request.into_inner()).await?;
+        Ok(Response::new(plan))
     }
 
     async fn list_connector_events(

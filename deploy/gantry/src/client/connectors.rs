@@ -4,7 +4,7 @@ use gantry_client::{
 };
 use gantry_proto::{Struct, StructValue};
 
-use super::{Session, edit, offsets, wait};
+use super::{Session, edit, history, offsets, wait};
 use crate::{
     args::{Connectors, Create, Output, Wait},
     definition,
@@ -85,6 +85,9 @@ pub(super) async fn run(s: &Session, command: Connectors) -> Result<(), Failure>
                 None => render::out(&render::events(&all)),
             }
         }
+        Connectors::History { name } => history::list(s, &name).await,
+        Connectors::Diff(diff) => history::diff(s, &diff).await,
+        Connectors::Rollback(rollback) => history::rollback(s, &rollback).await,
         Connectors::Offsets(command) => offsets::run(s, command).await,
     }
 }

@@ -2,7 +2,9 @@
 
 mod agents;
 mod connectors;
+mod declare;
 mod edit;
+mod history;
 mod offsets;
 mod plugins;
 mod wait;
@@ -22,12 +24,24 @@ pub(crate) struct Session {
 }
 
 pub(crate) async fn run(global: &Global, command: Command) -> Result<(), Failure> {
+    let several = matches!(command, Command::Apply(_) | Command::Delete(_));
+    if let Some(id) = global.request_id.as_ref().filter(|_| several) {
+        return Err(
+            Failure::usage("--request-id names one change, and this may make several")
+                .at(id)
+                .fix("leave it out: this can be run again as it is"),
+        );
+    }
     let session = Session {
         client: connect(global)?,
         style: Style::new(global),
     };
     match command {
         Command::Connectors(command) => Box::pin(connectors::run(&session, command)).await,
+        Command::Apply(args) => Box::pin(declare::apply(&session, &args)).await,
+        Command::Diff(args) => Box::pin(declare::diff(&session, &args)).await,
+        Command::Delete(args) => Box::pin(declare::remove(&session, &args)).await,
+        Command::Export(args) => declare::export(&session, &args).await,
         Command::Plugins(command) => plugins::run(&session, command).await,
         Command::Agents(command) => agents::run(&session, command).await,
         _ => Err(Failure::usage("not a client command")),

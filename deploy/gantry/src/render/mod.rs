@@ -1,7 +1,9 @@
 //! How answers look. Standard output is for answers alone.
 
 mod describe;
+mod history;
 mod offsets;
+mod plan;
 mod restarts;
 mod tables;
 mod validation;
@@ -11,7 +13,9 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 pub(crate) use describe::{describe_agent, describe_connector, describe_plugin};
+pub(crate) use history::{differences, revisions};
 pub(crate) use offsets::{alteration, field_text, offsets, offsets_history, retained};
+pub(crate) use plan::{Counts, plan};
 pub(crate) use tables::{agents, connectors, events, now_seconds, plugins, short, tasks};
 pub(crate) use validation::validation;
 
@@ -43,10 +47,25 @@ impl Style {
             "UNKNOWN" | "STALLED" | "BACKING_OFF" | "SILENT" => "33",
             _ => return state.to_owned(),
         };
+        self.coloured(code, state)
+    }
+
+    /// The sign of a change: `+`, `-`, `~`, or what is none.
+    pub(crate) fn change(self, sign: &str) -> String {
+        let code = match sign {
+            "+" => "32",
+            "-" => "31",
+            "~" => "33",
+            _ => return sign.to_owned(),
+        };
+        self.coloured(code, sign)
+    }
+
+    fn coloured(self, code: &str, text: &str) -> String {
         if self.colour {
-            format!("\u{1b}[{code}m{state}\u{1b}[0m")
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
         } else {
-            state.to_owned()
+            text.to_owned()
         }
     }
 }

@@ -152,7 +152,7 @@ pub(crate) fn offsets_history(all: &ConnectorOffsets) -> String {
 }
 
 /// A time as `--to-committed` takes it. Rounded up to the second, so that what was committed then is found.
-fn when(time: Option<&Timestamp>) -> String {
+pub(super) fn when(time: Option<&Timestamp>) -> String {
     let Some(time) = time else { return "-".into() };
     let shown = Timestamp {
         seconds: time.seconds + i64::from(time.nanos > 0),
