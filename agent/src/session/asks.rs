@@ -120,7 +120,13 @@ impl Asks {
                         "the plugin planned no task",
                     ));
                 }
-                planned.truncate(tasks_max as usize);
+                if planned.len() > tasks_max as usize {
+                    let what = format!(
+                        "the plugin planned {} tasks where {tasks_max} are allowed",
+                        planned.len()
+                    );
+                    return Err(Failure::new(Cause::Task, "PLAN_TOO_LARGE", what));
+                }
                 let task = |c: &Config| PlannedTask {
                     config: Some(wire::config_out(c)),
                     queues: Vec::new(),

@@ -173,7 +173,6 @@ impl Worker {
         // The answer's headers may come only with the first answer.
         let mut opened = Box::pin(opened);
         let mut answers: Option<Streaming<CommitOffsetsResponse>> = None;
-        self.link.mark_unchanged();
         loop {
             self.send(&link, &send, unanswered).await?;
             let oldest = unanswered.values().map(|(_, at)| *at + ANSWER).min();

@@ -188,6 +188,7 @@ fn finding(violation: Violation) -> Finding {
         field: violation.field,
         message: violation.message,
         fix: violation.fix,
+        recommended: Vec::new(),
     }
 }
 

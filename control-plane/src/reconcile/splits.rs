@@ -141,14 +141,14 @@ impl Splits {
     }
 }
 
-/// Is this the question that is under way? Who else could answer it does not matter.
+/// Is this the question that is under way? Who else could answer it does not matter, nor which generation a new one would
+/// write: the first part of what the present one writes is seen before the last is written.
 fn is_same(a: &Action, b: &Action) -> bool {
     match (a, b) {
         (
             Action::PlanTasks {
                 spec,
                 pointer,
-                plan_generation,
                 input_hash,
                 plugin_version,
                 ..
@@ -156,13 +156,12 @@ fn is_same(a: &Action, b: &Action) -> bool {
             Action::PlanTasks {
                 spec: spec_b,
                 pointer: pointer_b,
-                plan_generation: plan_generation_b,
                 input_hash: input_hash_b,
                 plugin_version: plugin_version_b,
                 ..
             },
         ) => {
-            (spec, pointer, plan_generation) == (spec_b, pointer_b, plan_generation_b)
+            (spec, pointer) == (spec_b, pointer_b)
                 && (input_hash, plugin_version) == (input_hash_b, plugin_version_b)
         }
         _ => false,

@@ -67,7 +67,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::TooLarge`] for a record over 64 KiB or a sink state over 4 KiB: nothing was written.
     pub async fn flip_epoch(&self, new: &NewEpoch) -> Result<EpochOutcome, StoreError> {
-        self.check_room()?;
+        if !new.records.is_empty() {
+            self.check_room()?;
+        }
         let head_key = Key::OffsetsHead(new.uid.clone());
         let (mut head, head_revision) = new.head.clone().unwrap_or_default();
         super::codec::rewritable(&head_key, &head)?;
@@ -77,7 +79,7 @@ impl Store {
             .iter()
             .map(|record| checked(record.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        let guard = |txn: Guarded| {
+        let guard = |txn: Guarded, head_revision: i64| {
             txn.expect(&Expect::ModRevision(
                 Key::Connector(new.connector.as_str().into()),
                 new.spec,
@@ -85,16 +87,20 @@ impl Store {
             .expect(&Expect::NoneUnder(Prefix::Grants(new.uid.clone())))
             .expect(&Expect::ModRevision(head_key.clone(), head_revision))
         };
-        // What an earlier try has left behind must not join this epoch.
-        let cleared = guard(self.guarded())
+        // What an earlier try has left behind must not join this epoch, nor what it may still write: the head is written
+        // as it is, and whoever read it before this is refused from now on.
+        head.format = FORMAT;
+        let cleared = guard(self.guarded(), head_revision)
             .delete_under(&Prefix::OffsetsEpoch(new.uid.clone(), epoch))
+            .put(&head_key, &head)
             .run()
             .await?;
         if !cleared.applied {
             return self.refused(new.request.as_ref()).await;
         }
+        let claimed = cleared.revision;
         for chunk in chunks(&records) {
-            let txn = chunk.iter().fold(guard(self.guarded()), |txn, record| {
+            let txn = chunk.iter().fold(guard(self.guarded(), claimed), |txn, record| {
                 txn.put(
                     &Key::Offset(new.uid.clone(), epoch, partition_key(&record.partition)),
                     *record,
@@ -104,7 +110,6 @@ impl Store {
                 return self.refused(new.request.as_ref()).await;
             }
         }
-        head.format = FORMAT;
         head.epoch = epoch;
         head.history.push(stored::Alteration {
             epoch,
@@ -113,7 +118,7 @@ impl Store {
         let forgotten = head.history.len().saturating_sub(REMEMBERED);
         head.history.drain(..forgotten);
         let effect = |txn: Guarded| {
-            let txn = guard(txn).put(&head_key, &head).or_read(&head_key);
+            let txn = guard(txn, claimed).put(&head_key, &head).or_read(&head_key);
             let old = epoch - KEPT_EPOCHS - 1;
             if old >= 0 {
                 txn.delete_under(&Prefix::OffsetsEpoch(new.uid.clone(), old))

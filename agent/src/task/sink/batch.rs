@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use gantry_bus::{Bus, BusError, BusErrorKind, InMessage, PullRequest, Queue};
+use gantry_bus::{Bus, BusError, BusErrorKind, InMessage, PullRequest, Pulled, Queue};
 use gantry_connector::SinkRecord;
 
 use super::reader::Chunk;
@@ -81,13 +81,13 @@ pub(super) async fn fetch(
                 (run.next - offset).min(1024) as u32,
             )
             .await?;
-            let wanted = pulled.into_iter().take_while(|m| m.offset < run.next);
-            let before = records.len();
-            records.extend(wanted.map(|m| convert::to_record(m, run.index as u32)));
-            match records.last() {
-                Some(last) if records.len() > before => offset = last.offset + 1,
-                _ => break,
+            // Only the bus may say that there is nothing up to there: an empty answer says nothing.
+            if pulled.next_offset <= offset {
+                return Err(nothing_at(&queues[run.index], offset));
             }
+            offset = pulled.next_offset;
+            let wanted = pulled.messages.into_iter().take_while(|m| m.offset < run.next);
+            records.extend(wanted.map(|m| convert::to_record(m, run.index as u32)));
         }
     }
     // Retention may have taken some meanwhile: what is left is still to be written.
@@ -98,29 +98,25 @@ pub(super) async fn fetch(
 pub(super) async fn fetch_one(bus: &dyn Bus, queue: &Queue, offset: u64) -> Result<InMessage, BusError> {
     let found = pull(bus, queue, offset, 1)
         .await?
+        .messages
         .into_iter()
         .find(|m| m.offset == offset);
-    found.ok_or_else(|| {
-        BusError::new(
-            BusErrorKind::Unavailable,
-            format!("queue {queue} gave no message at {offset}"),
-        )
-    })
+    found.ok_or_else(|| nothing_at(queue, offset))
 }
 
-async fn pull(
-    bus: &dyn Bus,
-    queue: &Queue,
-    offset: u64,
-    max_messages: u32,
-) -> Result<Vec<InMessage>, BusError> {
+fn nothing_at(queue: &Queue, offset: u64) -> BusError {
+    let message = format!("queue {queue} gave no message at {offset}");
+    BusError::new(BusErrorKind::Unavailable, message)
+}
+
+async fn pull(bus: &dyn Bus, queue: &Queue, offset: u64, max_messages: u32) -> Result<Pulled, BusError> {
     let request = PullRequest {
         queue: queue.clone(),
         offset,
         max_messages,
         wait: Duration::ZERO,
     };
-    bus.pull(request).await.map(|p| p.messages)
+    bus.pull(request).await
 }
 
 #[cfg(test)]
@@ -199,5 +195,29 @@ mod tests {
             (2495, 5, 2499)
         );
         assert_eq!(fetch_one(&bus, &bus.queue("t", 0), 7).await.unwrap().body, "7");
+    }
+
+    #[tokio::test]
+    async fn what_the_bus_does_not_give_now_is_not_taken_for_gone() {
+        let bus = MemoryBus::new();
+        bus.create("t", 1);
+        for _ in 0..5 {
+            bus.append("t", 0, OutMessage::default());
+        }
+        let run = Run {
+            index: 0,
+            from: 0,
+            next: 8,
+            count: 8,
+        };
+        let batch = Batch {
+            runs: vec![run],
+            records: vec![],
+            weight: 0,
+        };
+        let error = fetch(Arc::new(bus.clone()), [bus.queue("t", 0)].into(), batch)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), BusErrorKind::Unavailable, "{error}");
     }
 }

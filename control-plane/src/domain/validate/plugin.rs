@@ -26,13 +26,13 @@ pub(super) fn check(d: &v1::Connector, catalog: &Catalog, found: &mut Found) -> 
             found.add(format!("config.{}", v.param), v.message, v.fix);
         }
     }
-    if d.on_disconnect() == OnDisconnect::Continue
-        && (entry.plugin.exclusive || d.ordering() == Ordering::Key)
-    {
+    if d.on_disconnect() == OnDisconnect::Continue {
         let why = if entry.plugin.exclusive {
             format!("two tasks of {} must never overlap", d.plugin)
-        } else {
+        } else if d.ordering() == Ordering::Key {
             "order by key does not survive two tasks that overlap".to_owned()
+        } else {
+            "agents do not go on yet when they are cut off".to_owned()
         };
         found.add(
             "on_disconnect",

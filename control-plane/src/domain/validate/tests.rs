@@ -106,7 +106,7 @@ fn sound_definitions_pass() {
             ..Default::default()
         }),
         consumer_group: "group-1".into(),
-        on_disconnect: OnDisconnect::Continue.into(),
+        on_disconnect: OnDisconnect::Stop.into(),
         ..sink()
     };
     assert_eq!(fields(&full), [""; 0]);
@@ -255,8 +255,13 @@ fn topics_of_sources_and_sinks() {
 }
 
 #[test]
-fn who_must_not_overlap_cannot_go_on_alone() {
+fn nobody_goes_on_alone_yet() {
     let on = OnDisconnect::Continue.into();
+    let plain = v1::Connector {
+        on_disconnect: on,
+        ..source()
+    };
+    assert_eq!(fields(&plain), ["on_disconnect"]);
     let exclusive = v1::Connector {
         plugin: "cdc-source".into(),
         on_disconnect: on,

@@ -229,6 +229,12 @@ async fn ten_thousand_partitions_change_together(backend: Backend) {
     );
     assert_eq!(positions(&store, &uid()).await, before);
 
+    assert_eq!(
+        store.flip_epoch(&new).await,
+        Ok(EpochOutcome::Conflict),
+        "its claim is known to nobody"
+    );
+    let new = epoch(&world, head(&store).await, MANY, 6);
     assert_eq!(store.flip_epoch(&new).await, Ok(EpochOutcome::Done { epoch: 2 }));
     let after = positions(&store, &uid()).await;
     assert_eq!(after.len(), 10_000);
@@ -238,6 +244,23 @@ async fn ten_thousand_partitions_change_together(backend: Backend) {
         before,
         "it can be undone"
     );
+}
+
+async fn of_two_alterations_at_once_one_is_refused_whole(backend: Backend) {
+    const MANY: i64 = 2_000;
+    let store = backend.store("two").await;
+    let world = stopped(&store, MANY).await;
+    let head = head(&store).await;
+    let (six, seven) = (epoch(&world, head.clone(), MANY, 6), epoch(&world, head, MANY, 7));
+    let outcomes = tokio::join!(store.flip_epoch(&six), store.flip_epoch(&seven));
+    let won = match outcomes {
+        (Ok(EpochOutcome::Done { epoch: 2 }), Ok(EpochOutcome::Conflict)) => 6,
+        (Ok(EpochOutcome::Conflict), Ok(EpochOutcome::Done { epoch: 2 })) => 7,
+        other => panic!("{other:?}"),
+    };
+    let after = positions(&store, &uid()).await;
+    assert_eq!(after.len(), 2_000);
+    assert!(after.iter().all(|record| record.position == map("offset", won)));
 }
 
 async fn the_last_three_epochs_can_be_gone_back_to(backend: Backend) {
@@ -262,5 +285,6 @@ suite!(
     what_is_kept_goes_after_thirty_days,
     a_taken_name_takes_nothing_over,
     ten_thousand_partitions_change_together,
+    of_two_alterations_at_once_one_is_refused_whole,
     the_last_three_epochs_can_be_gone_back_to,
 );

@@ -78,7 +78,9 @@ impl Pipeline {
     /// Does with rejected records what the error policy says.
     pub(super) fn judge(&mut self, batch: Batch, report: WriteReport) {
         let known = |(at, e): (usize, ConnectorError)| Some((*batch.records.get(at)?, at, e));
-        let rejected: Vec<_> = report.rejected.into_iter().filter_map(known).collect();
+        let mut rejected: Vec<_> = report.rejected.into_iter().filter_map(known).collect();
+        rejected.sort_by_key(|(_, at, _)| *at);
+        rejected.dedup_by_key(|(_, at, _)| *at);
         let Some(((index, offset), _, first)) = rejected.first() else {
             self.written(batch, &[], Rejected::Skipped);
             return;
@@ -132,9 +134,9 @@ impl Pipeline {
         let Stage::Burying(batch, indices) = std::mem::replace(&mut self.stage, Stage::Idle) else {
             return;
         };
-        self.troubles.worked(Spot::DeadLetter);
         match result {
             Ok(()) => {
+                self.troubles.worked(Spot::DeadLetter);
                 self.written(batch, &indices, Rejected::DeadLettered);
             }
             Err(e) => {

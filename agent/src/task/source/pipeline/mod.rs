@@ -4,7 +4,7 @@ mod committing;
 mod health;
 mod sending;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -64,6 +64,8 @@ pub(super) struct Pipeline {
     /// After an answer that helped nothing.
     commit_rests_until: Instant,
     next_route: Instant,
+    /// Queues that their broker denied to have.
+    denied: BTreeSet<Queue>,
     troubles: Troubles,
     stall: Stall,
     /// Grows with every record that is done, every commit that is stored, and every hook that returns.
@@ -139,6 +141,7 @@ impl Pipeline {
             commit_rests_until: now,
             next_route: now + ctx.limits.route_interval,
             troubles: Troubles::default(),
+            denied: BTreeSet::new(),
             stall: Stall::new(ctx.limits.stalled_after, now),
             moved: 0,
             untold: Told::new(),
@@ -200,8 +203,10 @@ impl Pipeline {
     async fn wake(&mut self) -> Wake {
         let uncommitted =
             self.committing.is_none() && (self.intake.acks.has_ready() || !self.ledger.is_clean());
+        let over = self.ending.as_ref().is_some_and(|e| e.deadline <= Instant::now());
         let timers = [
-            self.outbox.due(),
+            // After the deadline nothing is sent any more.
+            (!over).then(|| self.outbox.due()).flatten(),
             self.troubles.due(),
             self.stall_due(),
             self.told_by(),
@@ -331,6 +336,8 @@ impl Pipeline {
             }
             self.replan_until = Some(Instant::now() + REPLAN);
         }
+        // A position may be done only when all records of the poll are known that share it.
+        let mut too_large = Vec::new();
         for record in polled.records {
             match self.intake.take(record) {
                 Ok(record) => {
@@ -343,11 +350,14 @@ impl Pipeline {
                 Err((record, size)) => {
                     self.ctx.metrics.r#in(1, size);
                     self.budget.add(record.weight);
-                    let most = self.ctx.max_record_bytes();
-                    let what = format!("a record of {size} bytes is over max_record_bytes ({most})");
-                    self.impossible(record, "size", "RECORD_TOO_LARGE", what).await;
+                    too_large.push((record, size));
                 }
             }
+        }
+        for (record, size) in too_large {
+            let most = self.ctx.max_record_bytes();
+            let what = format!("a record of {size} bytes is over max_record_bytes ({most})");
+            self.impossible(record, "size", "RECORD_TOO_LARGE", what).await;
         }
     }
 

@@ -33,11 +33,8 @@ impl Pipeline {
 
     pub(super) async fn routed(&mut self, result: Result<Vec<Queue>, BusError>) {
         let Ok(queues) = result else { return };
-        // Fewer queues may only mean that a broker is away for a while.
-        if queues
-            .iter()
-            .any(|q| !self.outbox.queues().any(|known| known == q))
-        {
+        let is_new = |queue: &Queue| !self.outbox.queues().any(|known| known == queue);
+        if queues.iter().any(is_new) || self.denied.iter().any(|denied| is_dropped(denied, &queues)) {
             tracing::info!(queues = queues.len(), "the topic has other queues: starting anew");
             let deadline = Instant::now() + self.ctx.drain_timeout();
             self.end(How::Again, deadline, None).await;
@@ -54,6 +51,7 @@ impl Pipeline {
             }
             BusErrorKind::Denied => self.fail(Failure::bus(error)).await,
             BusErrorKind::QueueMissing => {
+                self.denied.extend(self.outbox.queues().nth(lane).cloned());
                 self.outbox.failed(lane, Instant::now());
                 self.troubles
                     .failed(Spot::Queue(lane), Failure::bus(error), Instant::now());
@@ -125,4 +123,13 @@ impl Pipeline {
         self.intake.acks.done(ticket, outcome);
         self.budget.free(weight);
     }
+}
+
+/// Whether a queue that its broker denied to have is gone for good. One that is only missing from the route may come back:
+/// its broker may be away.
+fn is_dropped(denied: &Queue, route: &[Queue]) -> bool {
+    let has_broker = route
+        .iter()
+        .any(|queue| queue.topic == denied.topic && queue.broker == denied.broker);
+    has_broker && !route.contains(denied)
 }
