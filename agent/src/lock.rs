@@ -90,7 +90,12 @@ pub(crate) fn default_dir() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|d| d.is_dir());
-    runtime.unwrap_or_else(std::env::temp_dir).join("gantry")
+    // Elsewhere a directory of that name may be another user's.
+    let own = || {
+        let uid = fs::metadata("/proc/self").map_or(0, |meta| meta.uid());
+        std::env::temp_dir().join(format!("gantry-{uid}"))
+    };
+    runtime.map_or_else(own, |dir| dir.join("gantry"))
 }
 
 fn boot_id() -> String {

@@ -9,6 +9,7 @@ mod lines;
 mod offsets;
 mod open_file;
 mod opening;
+mod overtaken;
 mod position;
 mod reader;
 mod source;
@@ -33,7 +34,8 @@ compressed with gzip; new files that match are found.
 A position is the number of bytes read (byte, of the decompressed content) and which file they are of (file: inode, length \
 and hash of its first 1024 bytes, and the files that were under the path before). A file is continued at the exact \
 byte; another file under the same path is read from its beginning after the rest of the earlier one. Bytes that were cut off \
-before they could be read are reported as a gap.
+before they could be read are reported as a gap, and so are files that had the path for so short a time, or while nobody \
+read, that they were renamed unread: they are read if `paths` has a pattern for their new names too.
 
 A last line without newline is sent after idle_flush, when its file is left, and at the end of a read that does not \
 follow. It has the header gantry-eol=none, by which file-sink restores the file byte by byte; what follows it later is a \

@@ -16,6 +16,7 @@ use super::{
     decide::{self, AtPath, Look, Next, Patience},
     discover::Patterns,
     open_file::{Filled, Inode, OpenFile, Stat},
+    overtaken,
     position::{Done, FileId, Place},
     trouble::Trouble,
 };
@@ -271,8 +272,10 @@ impl PathReader {
             }
             Next::SendRest => self.send_rest(max_line, batch),
             Next::Leave => {
+                let left = (o.file.inode(), stat);
                 self.send_rest(max_line, batch);
                 self.leave(tools);
+                self.tell_overtaken(&left, tools, batch);
                 self.state = State::Closed {
                     place: None,
                     seen: None,
@@ -286,6 +289,18 @@ impl PathReader {
             }
         }
         Ok(self.progress())
+    }
+
+    /// Files that had the path in between are not read: that is said.
+    fn tell_overtaken(&self, left: &(Inode, Stat), tools: &Tools, batch: &mut Batch) {
+        for file in overtaken::find(&self.path, left, tools.patterns, tools.claims) {
+            let reason = format!(
+                "{} had this path and was renamed before it could be read; read it by a path of its own, and name rotated \
+                 files in `paths` too, if files are rotated so quickly or while nobody reads",
+                file.name
+            );
+            batch.gap(&self.origin, file.bytes, reason);
+        }
     }
 
     fn progress(&self) -> Progress {

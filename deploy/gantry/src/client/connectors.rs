@@ -111,7 +111,7 @@ async fn run_create(s: &Session, create: Create) -> Result<(), Failure> {
     let wanted = match &create.file {
         Some(file) => definition::read(file)?,
         None => vec![definition::Definition {
-            connector: from_flags(&create),
+            connector: from_flags(&create)?,
             place: String::new(),
         }],
     };
@@ -153,18 +153,21 @@ async fn run_create(s: &Session, create: Create) -> Result<(), Failure> {
     Ok(())
 }
 
-fn from_flags(create: &Create) -> Connector {
+fn from_flags(create: &Create) -> Result<Connector, Failure> {
     let target = match (create.paused, create.stopped) {
         (true, _) => TargetState::Paused,
         (_, true) => TargetState::Stopped,
         _ => TargetState::Running,
     };
-    let fields = create
-        .set
-        .iter()
-        .map(|(k, v)| (k.clone(), config_value(v)))
-        .collect();
-    Connector {
+    let mut fields = std::collections::HashMap::new();
+    for (key, value) in &create.set {
+        if fields.insert(key.clone(), config_value(value)).is_some() {
+            return Err(Failure::usage(format!("{key} is set twice"))
+                .at(format!("--set {key}={value}"))
+                .fix(format!("give a list as one value: --set '{key}=[\"A\",\"B\"]'")));
+        }
+    }
+    Ok(Connector {
         name: create.name.clone().unwrap_or_default(),
         plugin: create.plugin.clone().unwrap_or_default(),
         topic: create.topic.clone().unwrap_or_default(),
@@ -172,7 +175,7 @@ fn from_flags(create: &Create) -> Connector {
         target_state: target as i32,
         config: Some(Struct { fields }),
         ..Connector::default()
-    }
+    })
 }
 
 /// `--set paths='["a","b"]'` is a list; everything else is text, which the control plane reads by the parameter's type.

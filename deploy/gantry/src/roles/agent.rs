@@ -50,9 +50,15 @@ pub(crate) async fn agent(global: &Global, role: AgentRole) -> Result<(), Failur
                 .to_owned(),
         ),
     };
-    let agent = Agent::build(config)
-        .await
-        .map_err(|e| Failure::new(Exit::Refused, chain(&e)))?;
+    let agent = Agent::build(config).await.map_err(|e| {
+        let failure = Failure::new(Exit::Refused, chain(&e));
+        match e {
+            gantry_agent::AgentError::Lock { .. } => {
+                failure.fix("name a directory in which this user may write with --lock-dir")
+            }
+            _ => failure,
+        }
+    })?;
     if let Some(address) = agent.metrics_address() {
         out(&format!("metrics on http://{address}/metrics"))?;
     }

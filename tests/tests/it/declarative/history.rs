@@ -82,7 +82,7 @@ fn a_connector_has_a_history_and_can_go_back_in_it() {
             .await?;
         site.refused(3, "connectors history nobody", &["connectors/nobody"])
             .await?;
-        site.refused(2, "connectors rollback lines-in 0", &["REV"])
+        site.refused(3, "connectors rollback lines-in 4", &["revisions 1 to 3"])
             .await?;
 
         // Looked at first, then done, then done already.

@@ -49,6 +49,32 @@ async fn the_file_is_found_again_that_was_renamed_while_nobody_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_that_came_and_went_while_nobody_read_is_told() {
+    let mut rig = Rig::new(config(&["a.log"]));
+    rig.append("a.log", "1\n");
+    rig.open().await;
+    rig.settle().await;
+    rig.append("a.log", "2\n");
+    rig.rename("a.log", "a.log.1");
+    rig.append("a.log", "never read\n");
+    rig.rename("a.log.1", "a.log.2");
+    rig.rename("a.log", "a.log.1");
+    rig.append("a.log", "3\n");
+    // Not every file beside it is a rotated one.
+    rig.append("a.log.bak", "x\n");
+    rig.restart().await;
+    rig.settle().await;
+    assert_eq!(rig.take(), ["1", "2", "3"]);
+    assert_eq!(rig.gaps.len(), 1, "{:?}", rig.gaps);
+    assert_eq!((rig.gaps[0].amount, rig.gaps[0].unit), (11, "bytes"));
+    assert!(
+        rig.gaps[0].reason.contains("a.log.1 had this path"),
+        "{:?}",
+        rig.gaps
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_that_all_begin_alike_are_not_taken_for_each_other() {
     let mut rig = Rig::new(config(&["a.log"]));
     let banner = BANNER.repeat(30);

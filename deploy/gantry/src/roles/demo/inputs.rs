@@ -47,9 +47,14 @@ fn given(from: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
                 return Err(bad("the directory has no file that can be read".into()));
             }
         } else {
+            // Not opened before it is known to be a file: a pipe would wait for its writer.
+            let unreadable = |e| bad(format!("cannot read the input: {e}"));
+            if !std::fs::metadata(&path).map_err(unreadable)?.is_file() {
+                return Err(bad("the input is neither a file nor a directory".into()));
+            }
             let length = std::fs::File::open(&path)
                 .and_then(|f| f.metadata())
-                .map_err(|e| bad(format!("cannot read the input: {e}")))?
+                .map_err(unreadable)?
                 .len();
             files.push((length, path));
         }
@@ -128,6 +133,12 @@ mod tests {
     fn a_missing_file_is_named() {
         let failure = choose(&["/nonexistent/x".into()]).unwrap_err().to_string();
         assert!(failure.contains("/nonexistent/x"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let failure = choose(&["/dev/null".into()]).unwrap_err().to_string();
+        assert!(failure.contains("neither a file nor a directory"), "{failure}");
     }
 
     #[test]
