@@ -298,9 +298,11 @@ impl Sink for FakeSink {
                 other => format!("{other:?}"),
             };
             if rejects.contains(&value) {
-                report
-                    .rejected
-                    .push((at, ConnectorError::record(format!("{value} is not liked"))));
+                // Nothing keeps a connector from saying it twice.
+                for _ in 0..2 {
+                    let error = ConnectorError::record(format!("{value} is not liked"));
+                    report.rejected.push((at, error));
+                }
             } else {
                 self.buffer.push((record.partition, record.offset, value));
             }

@@ -342,3 +342,24 @@ fn system(reason: &str, message: String) -> Problem {
         ..Problem::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_first_part_makes_no_other_question_of_it() {
+        let asks = |pointer, plan_generation| Action::PlanTasks {
+            connector: "c".to_owned(),
+            uid: Uid("u".into()),
+            spec: 5,
+            pointer,
+            plan_generation,
+            input_hash: "h".to_owned(),
+            plugin_version: "1".to_owned(),
+            agents: Vec::new(),
+        };
+        assert!(is_same(&asks(7, 2), &asks(7, 3)));
+        assert!(!is_same(&asks(7, 2), &asks(8, 2)));
+    }
+}

@@ -7,7 +7,7 @@ pub(super) fn spec() -> ConfigSpec {
     ConfigSpec::new()
         .param(
             Param::path_list("paths")
-                .doc("Files to read: absolute paths, or patterns with * ? [ab] and ** for any directories. Files that begin to match later are found.")
+                .doc("Files to read: absolute paths, or patterns with * ? [ab] and ** for any directories (below it, links to directories are not followed). Files that begin to match later are found.")
                 .required()
                 .min(1)
                 .example("[\"/var/log/orders/*.log\"]"),

@@ -1,10 +1,12 @@
 use std::{
     collections::BTreeSet,
+    io,
     path::{Path, PathBuf},
 };
 
 use gantry_connector::ConnectorError;
 use glob::{MatchOptions, Pattern, glob_with};
+use walkdir::WalkDir;
 
 use super::trouble::Trouble;
 
@@ -28,6 +30,8 @@ struct Glob {
     pattern: Pattern,
     /// The directory that the pattern starts from.
     base: PathBuf,
+    /// It has a `**`.
+    deep: bool,
 }
 
 impl Patterns {
@@ -42,6 +46,7 @@ impl Patterns {
                     compile(p).map(|pattern| Glob {
                         pattern,
                         base: base(p),
+                        deep: p.components().any(|c| c.as_os_str() == "**"),
                     })
                 })
                 .collect::<Result<_, _>>()?,
@@ -93,21 +98,37 @@ impl Patterns {
                 ));
                 continue;
             }
-            let Ok(paths) = glob_with(glob.pattern.as_str(), OPTIONS) else {
-                continue;
-            };
-            for path in paths {
+            for path in glob.paths() {
                 match path {
                     Ok(path) if path.is_file() && !self.excludes(&path) => drop(found.insert(path)),
                     Ok(_) => {}
-                    Err(e) => {
-                        let path = e.path().to_owned();
-                        troubles.push(Trouble::io("search", &path, e.into()));
-                    }
+                    Err((path, e)) => troubles.push(Trouble::io("search", &path, e)),
                 }
             }
         }
         (found, troubles)
+    }
+}
+
+impl Glob {
+    /// What is there that matches, and what could not be looked into.
+    fn paths(&self) -> Box<dyn Iterator<Item = Result<PathBuf, (PathBuf, io::Error)>> + '_> {
+        if self.deep {
+            // Links to directories are not followed below a `**`: they may lead back.
+            let entries = WalkDir::new(&self.base).min_depth(1).into_iter();
+            return Box::new(entries.filter_map(|entry| match entry {
+                Ok(entry) => {
+                    let path = entry.into_path();
+                    self.pattern.matches_path_with(&path, OPTIONS).then_some(Ok(path))
+                }
+                Err(e) => {
+                    let path = e.path().unwrap_or(&self.base).to_owned();
+                    Some(Err((path, e.into())))
+                }
+            }));
+        }
+        let paths = glob_with(self.pattern.as_str(), OPTIONS).into_iter().flatten();
+        Box::new(paths.map(|path| path.map_err(|e| (e.path().to_owned(), e.into()))))
     }
 }
 
@@ -168,6 +189,25 @@ mod tests {
         let mut count = [0; 4];
         (0..4000).for_each(|i| count[task_of(Path::new(&format!("/data/part-{i:05}.csv")), 4) as usize] += 1);
         assert!(count.iter().all(|n| (800..1200).contains(n)), "{count:?}");
+    }
+
+    #[test]
+    fn links_that_lead_back_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("sub")).unwrap();
+        std::fs::write(at("sub/a.log"), "").unwrap();
+        for name in ["one", "two", "sub/three"] {
+            std::os::unix::fs::symlink(dir.path(), at(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("sub/a.log"), at("sub/b.log")).unwrap();
+        let patterns = Patterns::new(&[at("**/*.log")], &[]).unwrap();
+        let (found, troubles) = patterns.matches();
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [at("sub/a.log"), at("sub/b.log")]
+        );
+        assert!(troubles.is_empty(), "{troubles:?}");
     }
 
     #[test]

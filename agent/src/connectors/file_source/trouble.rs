@@ -6,8 +6,10 @@ use gantry_connector::{ConnectorError, Domain};
 #[derive(Debug)]
 pub(super) struct Trouble {
     pub(super) error: ConnectorError,
-    /// Only a person can end it.
+    /// The definition or the position has to be changed.
     pub(super) permanent: bool,
+    /// Somebody has to let the agent read it.
+    pub(super) denied: bool,
 }
 
 impl Trouble {
@@ -26,7 +28,8 @@ impl Trouble {
         };
         Self {
             error: ConnectorError::environment(what).because(e).fix(fix),
-            permanent: denied,
+            permanent: false,
+            denied,
         }
     }
 
@@ -35,6 +38,7 @@ impl Trouble {
         Self {
             error,
             permanent: false,
+            denied: false,
         }
     }
 
@@ -47,6 +51,7 @@ impl Trouble {
         Self {
             error,
             permanent: false,
+            denied: false,
         }
     }
 
@@ -56,11 +61,11 @@ impl Trouble {
         Self {
             error,
             permanent: true,
+            denied: false,
         }
     }
 
-    /// As it is told when the task starts: what only a person can end is not tried again. Later it is, because rights
-    /// may be set a moment after a file has appeared.
+    /// As it is told when the task starts: what cannot change by itself is not tried again.
     pub(super) fn at_start(self) -> ConnectorError {
         if self.permanent {
             in_domain(Domain::User, self.error)
@@ -76,6 +81,7 @@ impl From<ConnectorError> for Trouble {
         Self {
             error: in_domain(Domain::Environment, error),
             permanent,
+            denied: false,
         }
     }
 }

@@ -47,7 +47,11 @@ pub(super) fn validate(config: &Config, env: &Env) -> Vec<Finding> {
         findings.extend(rotated(&matched));
         let silent = matched.is_empty() && troubles.is_empty();
         findings.extend(troubles.into_iter().map(|t| {
-            let severity = if t.permanent { Severity::Error } else { absent };
+            let severity = if t.permanent || t.denied {
+                Severity::Error
+            } else {
+                absent
+            };
             finding(severity, t.error)
         }));
         if silent {

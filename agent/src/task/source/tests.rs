@@ -363,3 +363,24 @@ async fn a_wish_for_another_split_counts_for_as_long_as_it_is_repeated() {
     assert_eq!(wishes(run.seen()), [false]);
     run.drain().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn queues_that_are_gone_for_good_are_left() {
+    let rig = Rig::new(4);
+    rig.world.fill(100);
+    let run = rig.start_source();
+    eventually("it is committed", || rig.committed() == 100).await;
+    rig.bus.delete("t");
+    rig.bus.create("t", 3);
+    // Keys, so that some are for the queue that is gone.
+    rig.world.fill_with(1_000, |n| Some(format!("k{n}")));
+    assert!(matches!(run.end().await.how, How::Again));
+    let run = rig.start_source();
+    eventually("the rest goes to the queues that are left", || {
+        rig.committed() == 1_100
+    })
+    .await;
+    run.drain().await;
+    let sent: BTreeSet<_> = numbers(&rig.sent("t")).into_iter().collect();
+    assert!((100..1_100).all(|n| sent.contains(&n)));
+}

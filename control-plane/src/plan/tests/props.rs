@@ -134,3 +134,26 @@ fn a_large_cluster_is_placed_and_mends_the_loss_of_an_agent() {
         100
     );
 }
+
+#[test]
+fn a_wish_that_outlives_its_agent_keeps_no_task_from_another() {
+    let mut world = World::new();
+    let plan = || Op::Plan(u8::MAX);
+    for op in [
+        Op::Start(0),
+        Op::Create(1, 1),
+        plan(),
+        plan(),
+        Op::Obey,
+        Op::Replan(1, 0),
+    ] {
+        world.step(&op);
+    }
+    world.settle();
+    let s = &world.model.snapshot;
+    assert!(!s.grants.is_empty() && s.grants.values().all(|g| g.instance_uid.starts_with("agent-")));
+    assert!(
+        s.statuses.values().all(|status| !status.replan_wanted),
+        "nobody wishes it any more"
+    );
+}

@@ -460,6 +460,8 @@ impl World {
             if self.plan(usize::MAX) == 0 {
                 return;
             }
+            // What an answer about the split has overtaken is decided again at once, not when the next split is due.
+            self.plan(usize::MAX);
         }
         panic!(
             "it does not settle: {:#?}",

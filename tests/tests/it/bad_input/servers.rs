@@ -197,7 +197,6 @@ fn files_that_may_not_be_read() {
         let said = problem(&client, "lines-in", &path, SOON).await?;
         ensure!(!said.fix.is_empty(), "{said:?}");
         mend()?;
-        client.restart("lines-in", false).await?;
         reaches(&client, "lines-in", State::Running, SOON).await?;
         eventually(SOON, "the file is read", async || {
             let end = rocketmq.end_offset("lines", 0).await?;
