@@ -83,7 +83,8 @@ impl Patterns {
         self.literal.contains(path)
     }
 
-    fn excludes(&self, path: &Path) -> bool {
+    /// Whether the file is left out even if it matches.
+    pub(super) fn excludes(&self, path: &Path) -> bool {
         self.exclude.iter().any(|e| e.matches_path_with(path, OPTIONS))
     }
 

@@ -33,9 +33,11 @@ compressed with gzip; new files that match are found.
 
 A position is the number of bytes read (byte, of the decompressed content) and which file they are of (file: inode, length \
 and hash of its first 1024 bytes, and the files that were under the path before). A file is continued at the exact \
-byte; another file under the same path is read from its beginning after the rest of the earlier one. Bytes that were cut off \
-before they could be read are reported as a gap, and so are files that had the path for so short a time, or while nobody \
-read, that they were renamed unread: they are read if `paths` has a pattern for their new names too.
+byte; another file under the same path is read from its beginning after the rest of the earlier one, also if the earlier one \
+was renamed and compressed meanwhile. Files that had the path for so short a time, or while nobody read, that they were \
+renamed unread are read in between, the oldest first, if they have its whole name and a number or date after it, as in \
+app.log.1 or app.log-20261121.gz; others that may have had it are reported as a gap. Bytes that were cut off before they \
+could be read are reported as a gap too.
 
 A last line without newline is sent after idle_flush, when its file is left, and at the end of a read that does not \
 follow. It has the header gantry-eol=none, by which file-sink restores the file byte by byte; what follows it later is a \

@@ -154,6 +154,22 @@ impl OpenFile {
         Ok(head.fits(&beginning(&self.file)?))
     }
 
+    /// Whether it is compressed and what was compressed begins as that head says.
+    pub(super) fn content_fits(&self, head: &Head) -> io::Result<bool> {
+        if head.len == 0 || self.is_plain()? {
+            return Ok(false);
+        }
+        let mut gzip = Gzip::begin(&self.file, 0)?;
+        let mut content = Vec::with_capacity(HEAD_BYTES);
+        let read = gzip
+            .decoder
+            .by_ref()
+            .take(HEAD_BYTES as u64)
+            .read_to_end(&mut content);
+        // What is damaged fits nothing.
+        Ok(read.is_ok() && head.fits(&content))
+    }
+
     /// Goes to a byte of the content; `u64::MAX` is the end.
     pub(super) fn start_at(&mut self, byte: u64, max_line: usize) -> io::Result<()> {
         let plain = self.is_plain()?;

@@ -1,11 +1,12 @@
-use std::{fs, io, os::unix::fs::DirEntryExt};
+use std::{fs, io, os::unix::fs::DirEntryExt, path::Path};
 
 use super::{
     batch::Batch,
-    decide::{self, AtPath, Begin, Candidate},
+    decide::{self, Begin, Candidate},
     open_file::{Inode, OpenFile, Stat},
+    overtaken,
     position::Place,
-    reader::{Opened, PathReader, State, Tools},
+    reader::{Opened, PathReader, State, Tools, at_path},
     trouble::Trouble,
 };
 
@@ -89,9 +90,47 @@ impl PathReader {
         }
     }
 
+    /// Opens the oldest of the files that had the path after the one that was left and were renamed before they could be
+    /// read, and tells of those that cannot be. Whether there is one.
+    pub(super) fn open_overtaken(
+        &mut self,
+        left: &(Inode, Stat),
+        tools: &mut Tools,
+        batch: &mut Batch,
+    ) -> Result<bool, Trouble> {
+        let compression = tools.settings.compression;
+        let found = overtaken::find(&self.path, left, compression, tools.patterns, tools.claims);
+        let mut found = found.into_iter().peekable();
+        while let Some(next) = found.next() {
+            let opened = tools.env.paths.resolve(&next.path).map_err(|e| e.chain());
+            let opened = opened.and_then(|at| OpenFile::open(&at, compression).map_err(|e| e.to_string()));
+            let why = match opened {
+                Ok(_) if !next.readable => "its name does not say for sure, or it is compressed".to_owned(),
+                Ok(file) => match self.unread_from(&file, tools) {
+                    Some(byte) => {
+                        self.begin(file, byte, false, tools)?;
+                        if let State::Open(o) = &mut self.state {
+                            o.followed = found.peek().is_some();
+                        }
+                        return Ok(true);
+                    }
+                    None => continue,
+                },
+                Err(why) => why,
+            };
+            let name = next.path.file_name().unwrap_or_default().display();
+            let reason = format!(
+                "{name} seems to have had this path and was renamed before it could be read; it is left out: {why}. Read it by a \
+                 path of its own, and name rotated files in `paths` too, if files are rotated so quickly or while nobody reads"
+            );
+            batch.gap(&self.origin, next.bytes, reason);
+        }
+        Ok(false)
+    }
+
     fn candidate(&self, file: &OpenFile, place: &Place) -> io::Result<Candidate> {
         let fits = match &place.file {
-            Some(id) => file.fits(&id.head)?,
+            Some(id) => file.fits(&id.head)? || file.content_fits(&id.head)?,
             None => true,
         };
         let size = file.is_plain()?.then_some(file.stat().size);
@@ -122,18 +161,28 @@ impl PathReader {
         }
     }
 
-    /// The place's file under another name in the same directory.
+    /// The place's file under another name in the same directory, or what became of it when it was compressed.
     fn find_renamed(&self, place: &Place, tools: &Tools) -> Option<OpenFile> {
-        let (id, dir) = (place.file.as_ref()?, self.path.parent()?);
-        let entries = fs::read_dir(dir).ok()?;
-        let mut found = entries
-            .flatten()
-            .filter(|e| e.ino() == id.inode && e.path() != self.path);
-        found.find_map(|entry| {
-            let resolved = tools.env.paths.resolve(&entry.path()).ok()?;
+        let id = place.file.as_ref()?;
+        let open = |at: &Path| {
+            let resolved = tools.env.paths.resolve(at).ok()?;
             let file = OpenFile::open(&resolved, tools.settings.compression).ok()?;
             (!tools.claims.held_by_other(file.inode(), &self.path)).then_some(file)
-        })
+        };
+        let same = overtaken::beside(&self.path)
+            .filter(|e| e.ino() == id.inode && e.path() != self.path)
+            .find_map(|e| open(&e.path()));
+        if same.as_ref().is_some_and(|f| f.fits(&id.head).unwrap_or(false)) {
+            return same;
+        }
+        let mut packed = overtaken::compressed(&self.path)
+            .filter_map(|at| open(&at))
+            .filter(|f| f.content_fits(&id.head).unwrap_or(false));
+        // With equal beginnings nobody can tell which one it is.
+        match (packed.next(), packed.next()) {
+            (Some(only), None) => Some(only),
+            _ => same,
+        }
     }
 
     fn begin(
@@ -146,14 +195,17 @@ impl PathReader {
         file.start_at(byte, tools.settings.max_line)
             .map_err(|e| Trouble::io("read", &self.path, e))?;
         tools.claims.hold(file.inode(), &self.path);
+        let at_path = at_path(&self.path, file.inode(), tools);
         self.retry_at = None;
         self.state = State::Open(Box::new(Opened {
             file,
             by_hand,
             at_end: false,
             last_growth: tools.now,
-            at_path: AtPath::Same,
+            at_path,
             at_path_since: tools.now,
+            followed: false,
+            damaged: false,
         }));
         self.name_file();
         Ok(())

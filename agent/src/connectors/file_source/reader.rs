@@ -1,6 +1,6 @@
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     os::unix::fs::DirEntryExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -58,6 +58,10 @@ pub(super) struct Opened {
     pub(super) last_growth: Instant,
     pub(super) at_path: AtPath,
     pub(super) at_path_since: Instant,
+    /// Another file that had the path follows it: whoever wrote it has gone over long ago.
+    pub(super) followed: bool,
+    /// The rest of it cannot be read, which has been told.
+    pub(super) damaged: bool,
 }
 
 /// What a reader works with.
@@ -155,9 +159,19 @@ impl PathReader {
                 return Ok(Progress::End);
             }
             let head = o.file.head();
-            let filled = o.file.fill().map_err(|e| Trouble::io("read", &self.path, e));
+            let filled = match o.file.fill() {
+                // It must not keep the path's later files from being read.
+                Err(e) if o.at_path != AtPath::Same && is_damage(&e) => {
+                    (o.at_end, o.damaged) = (true, true);
+                    let byte = o.file.lines().read_to();
+                    let reason = format!("a rotated file is damaged after byte {byte} of its content: {e}");
+                    batch.gap(&self.origin, 0, reason);
+                    return Ok(Progress::End);
+                }
+                filled => filled.map_err(|e| Trouble::io("read", &self.path, e))?,
+            };
             let head_grew = o.file.head() != head;
-            match filled? {
+            match filled {
                 Filled::Bytes => o.last_growth = tools.now,
                 Filled::Skipped => skipped += 1,
                 Filled::End => {
@@ -231,7 +245,8 @@ impl PathReader {
         if at_path != o.at_path {
             (o.at_path, o.at_path_since) = (at_path, tools.now);
         }
-        let (stat, consumed) = (o.file.stat(), o.file.consumed());
+        let stat = o.file.stat();
+        let consumed = if o.damaged { stat.size } else { o.file.consumed() };
         let look = Look {
             size: stat.size,
             consumed,
@@ -245,7 +260,11 @@ impl PathReader {
         };
         let patience = Patience {
             idle_flush: tools.settings.idle_flush,
-            rotate_wait: tools.settings.rotate_wait,
+            rotate_wait: if o.followed {
+                Duration::ZERO
+            } else {
+                tools.settings.rotate_wait
+            },
         };
         match decide::next(&look, patience) {
             Next::Wait => {}
@@ -275,12 +294,13 @@ impl PathReader {
                 let left = (o.file.inode(), stat);
                 self.send_rest(max_line, batch);
                 self.leave(tools);
-                self.tell_overtaken(&left, tools, batch);
                 self.state = State::Closed {
                     place: None,
                     seen: None,
                 };
-                self.open(tools, batch)?;
+                if !self.open_overtaken(&left, tools, batch)? {
+                    self.open(tools, batch)?;
+                }
             }
             Next::Close => self.close(tools),
             Next::Forget => {
@@ -289,18 +309,6 @@ impl PathReader {
             }
         }
         Ok(self.progress())
-    }
-
-    /// Files that had the path in between are not read: that is said.
-    fn tell_overtaken(&self, left: &(Inode, Stat), tools: &Tools, batch: &mut Batch) {
-        for file in overtaken::find(&self.path, left, tools.patterns, tools.claims) {
-            let reason = format!(
-                "{} had this path and was renamed before it could be read; read it by a path of its own, and name rotated \
-                 files in `paths` too, if files are rotated so quickly or while nobody reads",
-                file.name
-            );
-            batch.gap(&self.origin, file.bytes, reason);
-        }
     }
 
     fn progress(&self) -> Progress {
@@ -342,14 +350,10 @@ impl PathReader {
     }
 
     /// Keeps of the files that were left those that would be read again under the name they have now.
-    fn forget_unread(&mut self, patterns: &Patterns) {
-        let entries = self.path.parent().and_then(|dir| fs::read_dir(dir).ok());
-        let covered = entries
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|e| patterns.covers(&e.path()));
-        let inodes: HashSet<u64> = covered.map(|e| e.ino()).collect();
+    fn forget_unread(&mut self, patterns: &Patterns, left: &Stat) {
+        let again = overtaken::beside(&self.path)
+            .filter(|e| patterns.covers(&e.path()) || overtaken::may_come_again(&self.path, e, left));
+        let inodes: HashSet<u64> = again.map(|e| e.ino()).collect();
         self.done.retain(|d| inodes.contains(&d.inode));
     }
 
@@ -362,17 +366,23 @@ impl PathReader {
             byte: o.file.lines().read_to(),
             head: o.file.head(),
         };
+        let stat = o.file.stat();
         tools.claims.release(inode);
-        if o.file.stat().linked {
+        if stat.linked {
             tools.claims.finish(done);
             FileId::remember(&mut self.done, done);
-            self.forget_unread(tools.patterns);
+            self.forget_unread(tools.patterns, &stat);
         }
         self.close(tools);
     }
 }
 
-fn at_path(path: &Path, held: Inode, tools: &Tools) -> AtPath {
+/// The content cannot be read, now or later.
+fn is_damage(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+}
+
+pub(super) fn at_path(path: &Path, held: Inode, tools: &Tools) -> AtPath {
     let Ok(meta) = fs::metadata(path) else {
         return AtPath::Nothing;
     };
