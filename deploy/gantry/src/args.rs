@@ -165,7 +165,9 @@ pub(crate) struct Dev {
         long,
         env = "GANTRY_LISTEN",
         default_value = "127.0.0.1:7420",
-        value_name = "ADDR"
+        value_name = "ADDR",
+        // For a process that begins anew: the last one counts.
+        overrides_with = "listen"
     )]
     pub(crate) listen: SocketAddr,
     /// RocketMQ name servers to use instead of the embedded broker

@@ -25,8 +25,13 @@ pub(crate) async fn dev(global: &Global, dev: Dev) -> Result<(), Failure> {
         agent_metrics_listen: dev.agent_metrics_listen,
         insecure: dev.insecure,
         redactor: telemetry.redactor(),
+        begins_anew: true,
     };
-    let node = Node::start(config, stop.clone()).await?;
+    // A broker with much data may take long to start.
+    let node = tokio::select! {
+        node = Node::start(config, stop.clone()) => node?,
+        () = stop.cancelled() => return Ok(()),
+    };
     if let Some(address) = node.etcd_endpoint() {
         out(&format!("store for etcdctl on http://{address}"))?;
     }

@@ -1,6 +1,7 @@
 //! The roles: each wires the parts, prints where it serves, and passes signals on.
 
 mod agent;
+mod anew;
 mod demo;
 mod dev;
 mod node;

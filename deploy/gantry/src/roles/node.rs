@@ -10,7 +10,7 @@ use gantry_embedded_rocketmq::{EmbeddedRocketmq, Options};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{chain, listen, server::serve_replica};
+use super::{anew, chain, listen, server::serve_replica};
 use crate::failure::{Exit, Failure};
 
 /// How to run everything in one process.
@@ -24,6 +24,8 @@ pub(super) struct NodeConfig {
     pub(super) agent_metrics_listen: Option<SocketAddr>,
     pub(super) insecure: bool,
     pub(super) redactor: Redactor,
+    /// Begin anew when an agent gives itself up, instead of ending.
+    pub(super) begins_anew: bool,
 }
 
 impl NodeConfig {
@@ -39,6 +41,7 @@ impl NodeConfig {
             agent_metrics_listen: None,
             insecure: false,
             redactor,
+            begins_anew: false,
         }
     }
 }
@@ -161,6 +164,9 @@ impl Node {
             );
             agent.allow_paths = vec!["/".into()];
             agent.lock_dir = dir.join("agents");
+            if config.begins_anew {
+                agent.hooks.abort = anew::hook(address, stop.clone());
+            }
             agent.redactor = config.redactor.clone();
             agent.metrics_listen = config.agent_metrics_listen.map(|first| nth(first, n));
             let agent = Agent::build(agent)
