@@ -16,6 +16,12 @@ mod generator_source;
 mod indiscreet_source;
 #[cfg(all(test, feature = "file"))]
 mod roundtrip;
+#[cfg(any(test, feature = "stubborn"))]
+mod stubborn;
+#[cfg(any(test, feature = "stubborn"))]
+mod stubborn_sink;
+#[cfg(any(test, feature = "stubborn"))]
+mod stubborn_source;
 
 use gantry_connector::Plugin;
 
@@ -34,6 +40,10 @@ pub fn builtin() -> Vec<Plugin> {
         Plugin::Source(std::sync::Arc::new(generator_source::GeneratorSourcePlugin)),
         #[cfg(any(test, feature = "indiscreet"))]
         Plugin::Source(std::sync::Arc::new(indiscreet_source::IndiscreetSourcePlugin)),
+        #[cfg(any(test, feature = "stubborn"))]
+        Plugin::Sink(std::sync::Arc::new(stubborn_sink::StubbornSinkPlugin)),
+        #[cfg(any(test, feature = "stubborn"))]
+        Plugin::Source(std::sync::Arc::new(stubborn_source::StubbornSourcePlugin)),
     ]
 }
 
