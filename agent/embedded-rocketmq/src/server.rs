@@ -139,7 +139,10 @@ async fn start_broker(
             ),
         }
     }
-    Err(StartError::failed("broker", "it was not ready within half an hour"))
+    Err(StartError::failed(
+        "broker",
+        "it was not ready within half an hour",
+    ))
 }
 
 struct NameServer {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use gantry_client::Client;
 use gantry_client::v1::connector::{State, TargetState};
-use gantry_tests::connectors::{bytes_read, reaches, records_out};
+use gantry_tests::connectors::{bytes_read, definition, reaches, records_out};
 use gantry_tests::lines::{self, Tally, ascii, tally};
 use gantry_tests::wait::{eventually, promptly};
 use gantry_tests::{Cli, Gantry, WorkDir, run};
+use serde_json::json;
 
 const TEST: Duration = Duration::from_secs(240);
 const SOON: Duration = Duration::from_secs(60);
@@ -234,6 +235,51 @@ fn kill_dash_nine_amid_records_loses_none() {
     });
 }
 
+/// The agent gives itself up, and the process that it lives in begins anew.
+#[test]
+fn code_that_never_returns_is_stopped_and_the_rest_goes_on() {
+    run(TEST, async |work| {
+        let site = Site::new(work)?;
+        let (mut dev, client) = site.start().await?;
+        let (id, endpoint) = (dev.process().id(), dev.endpoint().to_owned());
+        lines::append(&site.input, 0..100, ascii)?;
+        site.create(&dev).await?;
+        site.arrived(100).await?;
+        let hangs = json!({ "hook": "poll", "does": "sleeps" });
+        let hasty = json!({ "drain_timeout": "1s", "stop_timeout": "2s" });
+        client
+            .create(
+                definition("stuck", "stubborn-source", "never", &hangs, &hasty)?,
+                false,
+            )
+            .await?;
+        reaches(&client, "stuck", State::Running, SOON).await?;
+
+        client.stop("stuck").await?;
+        let line = dev
+            .process()
+            .wait_for_line(SOON, "that it begins anew", |line| {
+                line.contains("beginning anew")
+            })
+            .await?;
+        ensure!(line.contains("stuck") || line.contains("stop_timeout"), "{line}");
+        let client = promptly(SOON, "it serves again", async || client_at(&endpoint).await).await?;
+        reaches(&client, "stuck", State::Stopped, SOON).await?;
+        ensure!(
+            dev.process().is_running() && dev.process().id() == id,
+            "another process"
+        );
+
+        let length = lines::append(&site.input, 100..200, ascii)?;
+        site.arrived(200).await?;
+        committed(&client, 200, length).await?;
+        // What had been sent and not committed may be there twice.
+        let status = dev.process().terminate(SOON).await?;
+        ensure!(status.success(), "it ended with {status}");
+        tally(&site.output, 200, ascii)?.complete()
+    });
+}
+
 #[test]
 fn one_directory_belongs_to_one_process() {
     run(TEST, async |work| {
@@ -251,6 +297,12 @@ fn one_directory_belongs_to_one_process() {
             .context(dev.endpoint().to_owned())?;
         Ok(())
     });
+}
+
+async fn client_at(endpoint: &str) -> Result<Client> {
+    let client = Client::connect(endpoint).await?;
+    client.list("", gantry_client::v1::View::Basic).await?;
+    Ok(client)
 }
 
 async fn client_of(dev: &Gantry) -> Result<Client> {
