@@ -62,8 +62,10 @@ pub struct TlsOptions {
 /// Sizes and times of the data plane.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of records that one task may hold in memory. A larger record is admitted alone.
-    pub task_memory: usize,
+    /// Bytes that the records of one source task may take in memory. A larger record is admitted alone.
+    pub source_memory: usize,
+    /// Bytes that the messages of one sink task may take in memory. A larger one is admitted alone.
+    pub sink_memory: usize,
     /// Most records in one send.
     pub send_records: usize,
     /// Most records in one write of a sink.
@@ -109,7 +111,8 @@ pub struct HookLimits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            task_memory: 32 << 20,
+            source_memory: 12 << 20,
+            sink_memory: 32 << 20,
             send_records: 4000,
             write_records: 8192,
             write_bytes: 8 << 20,

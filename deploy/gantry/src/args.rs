@@ -127,6 +127,9 @@ pub(crate) enum Command {
     /// Work with agents
     #[command(subcommand)]
     Agents(Agents),
+    /// Work on the store itself
+    #[command(subcommand)]
+    Admin(Admin),
     /// Print a completion script
     Completion {
         /// The shell
@@ -638,6 +641,28 @@ pub(crate) enum Agents {
     },
     /// Place tasks anew although many agents were lost at once
     ReleaseBrake,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Admin {
+    /// After etcd was restored from a backup: tell agents and watches that it is not the store they know
+    Restored(EtcdCluster),
+}
+
+#[derive(Args)]
+pub(crate) struct EtcdCluster {
+    /// Addresses of etcd
+    #[arg(
+        long,
+        env = "GANTRY_ETCD",
+        required = true,
+        value_delimiter = ',',
+        value_name = "URL[,URL...]"
+    )]
+    pub(crate) etcd: Vec<String>,
+    /// Name of the cluster: everything is kept below /gantry/{cluster}/
+    #[arg(long, env = "GANTRY_CLUSTER", default_value = "default", value_name = "NAME")]
+    pub(crate) cluster: String,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -1,5 +1,6 @@
 //! The one program that users get: the roles, and the commands that talk to them.
 
+mod admin;
 mod args;
 mod client;
 mod definition;
@@ -48,6 +49,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(dev) => Box::pin(roles::dev(&global, dev)).await,
         Command::Server(server) => Box::pin(roles::server(&global, *server)).await,
         Command::Agent(agent) => Box::pin(roles::agent(&global, agent)).await,
+        Command::Admin(command) => admin::run(command).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             let mut command = <Cli as clap::CommandFactory>::command();

@@ -1,5 +1,6 @@
 //! Tests against real servers and whole clusters. One program, so that it is linked once; a module is a suite of `tests/run`.
 
+mod admin;
 mod api;
 mod bad_input;
 mod crash;

@@ -86,6 +86,8 @@ pub(super) enum Progress {
     More,
     /// The end, for now.
     End,
+    /// The end, for now; something begins to happen: it is to be looked at again soon.
+    Soon,
     /// Must wait: too many files are open, or the last attempt failed a moment ago.
     Later,
     /// The file was deleted and read to its end.
@@ -267,6 +269,9 @@ impl PathReader {
             },
         };
         match decide::next(&look, patience) {
+            Next::Wait if tools.settings.follow && (look.has_rest || look.path == AtPath::Other) => {
+                return Ok(Progress::Soon);
+            }
             Next::Wait => {}
             Next::Read => {
                 o.at_end = false;

@@ -21,6 +21,10 @@ use super::{
 
 /// So many files are open before those that were read to their end are closed.
 const MAX_OPEN: usize = 512;
+/// Looks come so much less often the longer nothing was read, ...
+const QUIETER: u32 = 16;
+/// ... but at least so often, unless less is wanted.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Reads lines. See [`super::FileSourcePlugin`].
 #[derive(Default)]
@@ -42,6 +46,8 @@ struct Task {
     ready: VecDeque<u64>,
     claims: Claims,
     look_at: Instant,
+    /// When something was last read, or began to happen.
+    read_at: Instant,
     scan_at: Instant,
     /// Of files that were there at the start; the first `poll` tells.
     opening: Batch,
@@ -92,6 +98,7 @@ impl Task {
             ready: VecDeque::new(),
             claims: Claims::default(),
             look_at: now + settings.poll_interval,
+            read_at: now,
             scan_at: now + settings.scan_interval,
             opening: Batch::new(1),
             untold: false,
@@ -175,6 +182,7 @@ impl Task {
             match reader.look(&mut tools, &mut self.opening) {
                 Ok(Progress::More) => self.ready.push_back(*id),
                 Ok(Progress::Later) => waits = true,
+                Ok(Progress::Soon) => self.read_at = now,
                 Ok(Progress::End) if self.settings.follow => {}
                 Ok(Progress::End) if self.patterns.is_literal(reader.path()) => {
                     troubles.push(Trouble::missing(
@@ -194,7 +202,7 @@ impl Task {
         let pause = if waits && crowded {
             Duration::ZERO
         } else {
-            self.settings.poll_interval
+            pause(now - self.read_at, self.settings.poll_interval)
         };
         self.look_at = now + spread(now.elapsed(), pause);
         troubles
@@ -253,6 +261,9 @@ impl Task {
         let mut batch = std::mem::replace(&mut self.opening, Batch::new(1));
         batch.set_max(max_bytes);
         troubles.extend(self.read(now, &mut batch));
+        if !batch.is_empty() {
+            self.read_at = now;
+        }
         (batch, troubles)
     }
 
@@ -294,7 +305,27 @@ impl Task {
     }
 }
 
+/// How long to wait for the next look after nothing was read for so long: what has been quiet will probably stay so, and
+/// many quiet tasks must cost nearly nothing.
+fn pause(quiet: Duration, wanted: Duration) -> Duration {
+    (quiet / QUIETER).clamp(wanted, LONGEST_PAUSE.max(wanted))
+}
+
 /// How long to wait for the next look, so that looking takes a tenth of the time at most.
 fn spread(took: Duration, wanted: Duration) -> Duration {
     wanted.max(took * 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quiet_is_looked_at_less_often() {
+        let (second, wanted) = (Duration::from_secs(1), Duration::from_millis(200));
+        assert_eq!(pause(second, wanted), wanted);
+        assert_eq!(pause(second * 16, wanted), second);
+        assert_eq!(pause(second * 1000, wanted), second * 2);
+        assert_eq!(pause(second * 1000, second * 5), second * 5);
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Asked of one poll, in bytes.
-const POLL_BYTES: usize = 1 << 20;
+const POLL_BYTES: usize = 128 << 10;
 
 /// What the pipeline orders.
 pub(super) enum Order {

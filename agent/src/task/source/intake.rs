@@ -10,8 +10,9 @@ use crate::task::{
     convert::{self, Outgoing},
 };
 
-/// Bytes that a record takes beside its content.
-const OVERHEAD: usize = 160;
+/// Bytes that a record takes beside its content until it is acknowledged: the record, its position, its place in the
+/// acknowledgements, and its message while it is sent.
+const OVERHEAD: usize = 400;
 
 /// Partitions of a run by what they are, and the records of theirs that are not done.
 pub(super) struct Intake {

@@ -42,7 +42,7 @@ pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn
         Ok(queues) => queues,
         Err(how) => return how.into(),
     };
-    let budget = Arc::new(Budget::new(ctx.limits.task_memory));
+    let budget = Arc::new(Budget::new(ctx.limits.source_memory));
     let held = Held::default();
     let mut thread = match start(&ctx, &prepared, source, budget.clone(), held.clone()) {
         Ok(thread) => thread,

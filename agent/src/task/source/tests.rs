@@ -117,12 +117,12 @@ async fn an_unavailable_bus_is_waited_for_and_shown() {
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_while_nothing_can_be_sent() {
     let mut rig = Rig::new(1);
-    rig.limits.task_memory = 100_000;
+    rig.limits.source_memory = 100_000;
     rig.world.fill(50_000);
     rig.bus.fault(BusFault::not_stored());
     let run = rig.start_source();
     sleep(Duration::from_secs(10)).await;
-    // 500 records of some 165 bytes a poll: it stops after the second or third.
+    // 500 records of some 405 bytes a poll: it stops after the first or second.
     let polled = rig.world.polled.load(Ordering::SeqCst);
     assert!(polled <= 4, "{polled}");
     rig.bus.heal();

@@ -162,7 +162,7 @@ impl Pipeline {
         absent: Vec<Queue>,
         thread: Thread,
     ) -> Self {
-        let budget = Arc::new(Budget::new(ctx.limits.task_memory));
+        let budget = Arc::new(Budget::new(ctx.limits.sink_memory));
         let (out, fetched) = mpsc::channel(queues.len().clamp(1, 64));
         let mut readers = JoinSet::new();
         for (index, q) in queues.iter().enumerate() {

@@ -56,7 +56,7 @@ async fn the_bus_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn records_wait_for_their_order() {
     let mut rig = Rig::new(2);
-    rig.limits.task_memory = 20_000;
+    rig.limits.source_memory = 20_000;
     rig.limits.send_records = 10;
     let fault = rig.bus.fault(BusFault::not_stored().queue(1));
     rig.world.fill_with(5_000, |n| Some(format!("k{n}")));
