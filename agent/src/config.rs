@@ -96,16 +96,20 @@ pub struct Limits {
 pub struct HookLimits {
     /// `open`.
     pub open: Duration,
-    /// `write` and `flush` of a sink.
+    /// `write` and `flush` of a sink, each.
     pub write: Duration,
+    /// How long `poll` of a source may keep its thread. Waiting (`.await`) counts for nothing.
+    pub poll: Duration,
     /// `committed` of a source.
     pub committed: Duration,
     /// `close`; also: until a source lets go of `poll`.
     pub close: Duration,
-    /// `validate` and `plan_tasks`.
+    /// `validate`, `plan_tasks`, `start_at` and `lag`: the calls for one question together.
     pub ask: Duration,
-    /// Threads that may be given up before the process aborts.
+    /// Threads of tasks that may be given up before the process aborts.
     pub leaked_threads: usize,
+    /// Threads of questions to one plugin that may be given up before it is asked nothing more.
+    pub leaked_asks: usize,
 }
 
 impl Default for Limits {
@@ -126,10 +130,12 @@ impl Default for Limits {
             hooks: HookLimits {
                 open: Duration::from_secs(60),
                 write: Duration::from_secs(300),
+                poll: Duration::from_secs(300),
                 committed: Duration::from_secs(60),
                 close: Duration::from_secs(10),
                 ask: Duration::from_secs(10),
                 leaked_threads: 8,
+                leaked_asks: 4,
             },
         }
     }

@@ -208,8 +208,13 @@ impl Metrics {
         holders.remove(&labels);
     }
 
-    pub(crate) fn leaked_threads(&self, count: usize) {
-        self.leaked_threads.set(count as i64);
+    pub(crate) fn thread_leaked(&self) {
+        self.leaked_threads.inc();
+    }
+
+    /// One that had been given up has ended after all.
+    pub(crate) fn leaked_thread_ended(&self) {
+        self.leaked_threads.dec();
     }
 
     pub(crate) fn connected(&self, connected: bool) {

@@ -110,6 +110,22 @@ async fn a_stop_that_hangs_takes_the_process_with_it_after_its_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_takes_long_to_open_keeps_nothing_else_from_starting() {
+    let h = House::new();
+    h.world.fault("open", [Fault::Waits]);
+    let mut config = h.config();
+    config.limits.parallel_starts = 1;
+    let agent = tokio::spawn(Agent::build(config).await.unwrap().run(h.shutdown.clone()));
+    h.control.want(h.source(1, Want::Run));
+    h.until_state(0, State::Starting).await;
+    let since = tokio::time::Instant::now();
+    h.control.want(h.sink(1, Want::Run));
+    h.until_state(1, State::Running).await;
+    assert!(since.elapsed() < Duration::from_secs(60) && h.in_state(0, State::Starting));
+    h.stop(agent).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_eight_threads_that_hang_the_process_ends() {
     let h = House::new();
     h.world.fault("open", vec![Fault::Fails(Domain::Task); 8]);

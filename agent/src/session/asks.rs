@@ -1,5 +1,6 @@
 //! Questions that only a plugin's code can answer.
 
+mod calls;
 mod offsets;
 mod validate;
 
@@ -10,8 +11,10 @@ use gantry_connector::{Config, ConnectorError, Env, Plugin};
 use gantry_proto::agent::v1::{
     Ask, AskAnswer, BrokerQueues, PlanTasks, PlanTasksAnswer, PlannedTask, ask::Question, ask_answer::Answer,
 };
+use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
+pub(crate) use self::calls::Calls;
 use crate::{
     problem::{Cause, Failure},
     secrets::{Scrubber, Secrets},
@@ -32,19 +35,48 @@ pub(crate) struct Asks {
     pub(crate) bus: Arc<dyn BusFactory>,
     pub(crate) limit: Duration,
     pub(crate) place: Place,
+    pub(crate) calls: Calls,
+}
+
+/// The hook that a question waits for, if it waits for one.
+type At = Arc<Mutex<Option<&'static str>>>;
+
+/// A question to one plugin under way.
+struct Asked<'a> {
+    by: &'a Asks,
+    plugin: &'static str,
+    at: At,
+}
+
+impl std::ops::Deref for Asked<'_> {
+    type Target = Asks;
+
+    fn deref(&self) -> &Asks {
+        self.by
+    }
 }
 
 impl Asks {
     /// Answers within the time that an answer is of use.
     pub(crate) async fn answer(&self, ask: Ask, wall: Duration) -> AskAnswer {
         let limit = wire::duration_in(ask.timeout.as_ref(), self.limit).min(self.limit);
-        let id = ask.id.clone();
-        let answer = match timeout(limit, self.question(ask)).await {
+        let (id, plugin, at) = (ask.id.clone(), ask.plugin.clone(), At::default());
+        let answer = match timeout(limit, self.question(ask, at.clone())).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(failure)) => Answer::Problem(failure.problem(wall)),
             Err(_) => {
-                let what = format!("the plugin did not answer within {} s", limit.as_secs());
-                Answer::Problem(Failure::new(Cause::External, "ASK_TIMED_OUT", what).problem(wall))
+                let (what, fix) = match *at.lock() {
+                    Some(hook) => (
+                        format!("{hook} of {plugin} did not return within {} s", limit.as_secs()),
+                        "look for a call in the plugin that blocks or waits for ever, or for an outside system that does not answer",
+                    ),
+                    None => (
+                        format!("RocketMQ did not answer within {} s", limit.as_secs()),
+                        "see that RocketMQ runs and is reachable from the agent",
+                    ),
+                };
+                let failure = Failure::new(Cause::External, "ASK_TIMED_OUT", what).fix(fix);
+                Answer::Problem(failure.problem(wall))
             }
         };
         AskAnswer {
@@ -53,7 +85,7 @@ impl Asks {
         }
     }
 
-    async fn question(&self, ask: Ask) -> Result<Answer, Failure> {
+    async fn question(&self, ask: Ask, at: At) -> Result<Answer, Failure> {
         let plugin = self
             .registry
             .find(&ask.plugin, &ask.plugin_version)
@@ -65,11 +97,16 @@ impl Asks {
                 );
                 Failure::new(Cause::System, "NO_PLUGIN", what)
             })?;
+        let asked = Asked {
+            by: self,
+            plugin: plugin.info().name,
+            at,
+        };
         match &ask.question {
-            Some(Question::Validate(wanted)) => self.validate(&plugin, &ask, wanted).await,
-            Some(Question::PlanTasks(plan)) => self.plan_tasks(&plugin, &ask, plan).await,
-            Some(Question::ResolveOffsets(wanted)) => self.resolve_offsets(&plugin, &ask, wanted).await,
-            Some(Question::MeasureLag(measured)) => self.measure_lag(&plugin, &ask, measured).await,
+            Some(Question::Validate(wanted)) => asked.validate(&plugin, &ask, wanted).await,
+            Some(Question::PlanTasks(plan)) => asked.plan_tasks(&plugin, &ask, plan).await,
+            Some(Question::ResolveOffsets(wanted)) => asked.resolve_offsets(&plugin, &ask, wanted).await,
+            Some(Question::MeasureLag(measured)) => asked.measure_lag(&plugin, &ask, measured).await,
             None => Err(Failure::new(
                 Cause::System,
                 "UNKNOWN_ASK",
@@ -77,7 +114,9 @@ impl Asks {
             )),
         }
     }
+}
 
+impl Asked<'_> {
     async fn plan_tasks(&self, plugin: &Plugin, ask: &Ask, plan: &PlanTasks) -> Result<Answer, Failure> {
         let tasks_max = plan.tasks_max.max(1);
         let spec = spec_of(plugin);
@@ -146,22 +185,34 @@ impl Asks {
         })
     }
 
-    /// Runs code of a plugin on a thread of its own; a panic or an error becomes a failure without secrets.
+    /// Runs code of a plugin on a thread of its own; a panic or an error becomes a failure without secrets. When nobody waits
+    /// for it any more it is dropped; code that blocks cannot be, and is counted.
     async fn on_thread<T: Send + 'static>(
         &self,
         hook: &'static str,
         scrubber: &Scrubber,
         code: impl Future<Output = Result<T, ConnectorError>> + Send + 'static,
     ) -> Result<T, Failure> {
-        let (tell, told) = oneshot::channel();
+        let (mut tell, told) = oneshot::channel();
+        let (waiting, running) = self.calls.begin(self.plugin, hook)?;
         let code = async move {
+            let _running = running;
+            let answer = tokio::select! {
+                biased;
+                answer = guard(hook, code) => answer,
+                () = tell.closed() => return,
+            };
             // Nobody waits any more when the time is over.
-            let _ = tell.send(guard(hook, code).await);
+            let _ = tell.send(answer);
         };
+        *self.at.lock() = Some(hook);
         self.place
             .spawn(format!("ask {hook}"), code)
             .map_err(|e| Failure::new(Cause::System, "NO_THREAD", format!("no thread: {e}")))?;
-        match told.await {
+        let answer = told.await;
+        waiting.answered();
+        *self.at.lock() = None;
+        match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(e)) => Err(Failure::connector(hook, &e).scrubbed(scrubber)),
             Err(_) => Err(Failure::new(
@@ -214,7 +265,7 @@ mod tests {
     use gantry_proto::v1;
 
     use super::*;
-    use crate::testing::plugins;
+    use crate::{metrics::Metrics, testing::plugins};
 
     pub(super) fn asks(bus: &MemoryBus) -> Asks {
         Asks {
@@ -224,6 +275,7 @@ mod tests {
             bus: Arc::new(MemoryBusFactory::of(bus.clone())),
             limit: Duration::from_secs(10),
             place: Place::Inline,
+            calls: Calls::new(2, Metrics::new()),
         }
     }
 
@@ -272,6 +324,50 @@ mod tests {
             (ids, planned.total_queues),
             (vec![vec![0, 3], vec![1], vec![2]], 4)
         );
+    }
+
+    #[tokio::test]
+    async fn a_call_that_does_not_return_is_named_and_dropped_if_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let until = dir.path().join("go");
+        let mut asks = asks(&MemoryBus::new());
+        asks.registry = Registry::new(crate::connectors::builtin());
+        asks.place = Place::threads().unwrap();
+        asks.calls = Calls::new(1, Metrics::new());
+        let answered = async |does: &str| {
+            let validate = Question::Validate(gantry_proto::agent::v1::Validate::default());
+            let mut question = ask("stubborn-source", validate, 1);
+            question.timeout = Some(Duration::from_millis(100).into());
+            let config = serde_json::json!({ "hook": "validate", "does": does, "until": until });
+            question.config = serde_json::from_value(config).ok();
+            match asks.answer(question, Duration::ZERO).await.answer {
+                Some(Answer::Problem(problem)) => format!("{}: {}", problem.reason, problem.message),
+                other => format!("{other:?}"),
+            }
+        };
+        for _ in 0..2 {
+            let told = answered("pends").await;
+            assert!(
+                told.starts_with("ASK_TIMED_OUT: validate of stubborn-source did not return within"),
+                "{told}"
+            );
+            // Its thread ends as soon as it is dropped.
+            crate::testing::eventually("it has ended", || {
+                asks.calls.begin("stubborn-source", "lag").is_ok()
+            })
+            .await;
+        }
+        let told = answered("sleeps").await;
+        assert!(told.starts_with("ASK_TIMED_OUT: validate of"), "{told}");
+        let told = answered("pends").await;
+        assert!(told.starts_with("PLUGIN_HANGS: stubborn-source"), "{told}");
+        std::fs::write(&until, "").unwrap();
+        crate::testing::eventually("it has ended", || {
+            asks.calls.begin("stubborn-source", "lag").is_ok()
+        })
+        .await;
+        let told = answered("sleeps").await;
+        assert!(told.contains("Validate"), "{told}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod convert;
 mod dead_letter;
 mod held;
 mod hooked;
+pub(crate) use hooked::Leaked;
 mod ledger;
 pub(crate) mod offsets;
 mod prepare;
@@ -37,7 +38,7 @@ use crate::{
     wire,
 };
 use offsets::OffsetStore;
-use thread::{Gone, Place};
+use thread::Place;
 
 /// What a run is told. It only ever becomes stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,8 +83,8 @@ pub(crate) struct Gap {
 pub(crate) struct RunEnd {
     /// In which way.
     pub(crate) how: How,
-    /// The thread of the connector, if it has not ended.
-    pub(crate) leaked: Option<Gone>,
+    /// The thread of the connector, if it does not end.
+    pub(crate) leaked: Option<Leaked>,
 }
 
 /// In which way a run ended.
@@ -243,5 +244,5 @@ fn hung(hook: &str, limit: Duration) -> Failure {
         "HOOK_TIMED_OUT",
         format!("{hook} did not return within {} s", limit.as_secs()),
     )
-    .fix("look for a call that blocks in the connector; its thread has been given up")
+    .fix("look for a call in the connector that blocks or waits for ever")
 }

@@ -132,20 +132,25 @@ pub(super) async fn retry<T, E: MayPass, F: Future<Output = Result<T, E>>>(
     }
 }
 
-/// Waits for the connector's first report: what `open` came to. `waiting`: messages that are known to wait for it.
+/// Waits for the connector's first report: what `open` came to. `stalls`: whether a connector that is not open yet stalls, and
+/// if so, how many messages are known to wait for it. One that takes long does not keep others from starting.
 pub(super) async fn opened<R>(
     ctx: &mut RunContext,
     reports: &mut mpsc::Receiver<R>,
-    waiting: u64,
+    permit: &mut Option<OwnedSemaphorePermit>,
+    stalls: impl Fn() -> Option<u64>,
 ) -> Result<Option<R>, How> {
     let (limit, after) = (ctx.limits.hooks.open, ctx.limits.stalled_after);
     let deadline = Instant::now() + limit;
-    if waiting > 0 && after < limit {
+    if after < limit {
         match timeout(after, until_told(&mut ctx.control, reports.recv())).await {
             Ok(report) => return report,
             Err(_) => {
-                let stalled = Obstacle::Code.failure(waiting, after, "open has not returned");
-                ctx.tell(RunEvent::Stalled(stalled)).await;
+                permit.take();
+                if let Some(waiting) = stalls() {
+                    let stalled = Obstacle::Code.failure(waiting, after, "open has not returned");
+                    ctx.tell(RunEvent::Stalled(stalled)).await;
+                }
             }
         }
     }

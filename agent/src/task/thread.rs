@@ -1,12 +1,13 @@
 //! Connector code runs on threads of its own, so that code that blocks or spins harms only its task.
 
-use std::{any::Any, future::Future, io, panic::AssertUnwindSafe, sync::Arc, thread};
+use std::{any::Any, future::Future, io, panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
 
 use futures::FutureExt;
 use gantry_connector::ConnectorError;
 use tokio::{
     runtime::{self, Runtime},
     sync::oneshot,
+    time::timeout,
 };
 use tracing::Instrument;
 
@@ -14,13 +15,33 @@ use tracing::Instrument;
 const STACK: usize = 1 << 20;
 
 /// Resolves when the thread has ended.
-pub(crate) struct Gone(oneshot::Receiver<()>);
+pub(crate) struct Gone {
+    ended: oneshot::Receiver<()>,
+    /// Drops the code.
+    drops: Option<oneshot::Sender<()>>,
+}
+
+/// How long a thread whose code was dropped may take to end.
+const DROPPED: Duration = Duration::from_secs(1);
 
 impl Gone {
     /// Waits until the thread has ended.
     pub(crate) async fn wait(&mut self) {
         // It is never sent to, only dropped.
-        let _ = (&mut self.0).await;
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Drops the code, which ends a thread that only waits. Gives back what tells the end if it does not: code that blocks
+    /// cannot be dropped.
+    pub(crate) async fn give_up(mut self) -> Option<Self> {
+        if let Some(drops) = self.drops.take() {
+            // It may have ended by now.
+            let _ = drops.send(());
+        }
+        match timeout(DROPPED, self.wait()).await {
+            Ok(()) => None,
+            Err(_) => Some(self),
+        }
     }
 }
 
@@ -30,7 +51,7 @@ pub(crate) enum Place {
     /// On threads of its own. Timers and sockets of all of them are driven by one runtime, which is not that of heartbeats
     /// and commits; what a connector spawns runs there, too.
     Threads(Arc<Drivers>),
-    /// On the present runtime.
+    /// On the present runtime. What is given up there is not dropped: it stands for code that blocks its thread.
     Inline,
 }
 
@@ -69,7 +90,8 @@ impl Place {
         name: String,
         code: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<Gone> {
-        let (alive, gone) = oneshot::channel::<()>();
+        let (alive, ended) = oneshot::channel::<()>();
+        let (drops, dropped) = oneshot::channel::<()>();
         let code = code.in_current_span();
         match self {
             Self::Inline => {
@@ -85,13 +107,27 @@ impl Place {
                     .stack_size(STACK)
                     .spawn(move || {
                         let _alive = alive;
+                        let unless_dropped = async move {
+                            let dropped = async {
+                                if dropped.await.is_err() {
+                                    // Whoever could drop it is gone: it ends by itself.
+                                    std::future::pending::<()>().await;
+                                }
+                            };
+                            tokio::select! {
+                                biased;
+                                () = code => {}
+                                () = dropped => {}
+                            }
+                        };
                         if let Some(runtime) = &drivers.0 {
-                            runtime.handle().block_on(code);
+                            runtime.handle().block_on(unless_dropped);
                         }
                     })?;
             }
         }
-        Ok(Gone(gone))
+        let drops = Some(drops);
+        Ok(Gone { ended, drops })
     }
 }
 
@@ -134,5 +170,21 @@ mod tests {
         let mut gone = place.spawn("t".into(), code).unwrap();
         gone.wait().await;
         assert_eq!(told.await.unwrap(), "the connector panicked in poll: boom 1");
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_dropped_unless_it_blocks() {
+        let place = Place::threads().unwrap();
+        let waits = place.spawn("waits".into(), std::future::pending()).unwrap();
+        assert!(waits.give_up().await.is_none());
+        let (go, blocked) = std::sync::mpsc::channel::<()>();
+        let blocks = async move {
+            // It is never sent to, only dropped.
+            let _ = blocked.recv();
+        };
+        let blocks = place.spawn("blocks".into(), blocks).unwrap();
+        let mut blocks = blocks.give_up().await.expect("it blocks");
+        drop(go);
+        blocks.wait().await;
     }
 }

@@ -8,16 +8,20 @@ use gantry_proto::{
 use parking_lot::Mutex;
 use pbjson_types::Timestamp;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
 
 use crate::{
     clock::timestamp,
     domain::{Snapshot, catalog::Catalog},
     replica::ControlPlane,
+    sessions::asker::WAY_BACK,
     store::{Mirror, Store},
 };
 
 /// An ask of a user is given up after so long.
 const ASK: Duration = Duration::from_secs(10);
+/// All agents that are asked together have so long: callers wait for 20 s.
+const ASK_ALL: Duration = Duration::from_secs(18);
 /// Agents that are asked, one after the other.
 const ASKED: usize = 3;
 
@@ -171,9 +175,16 @@ impl Handles {
             definition.plugin
         ));
         let ask = self.question(definition, &version, question);
+        let deadline = Instant::now() + ASK_ALL;
         for agent in agents.iter().take(ASKED) {
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .saturating_sub(WAY_BACK);
+            if left.is_zero() {
+                break;
+            }
             last = match asker
-                .ask(agent, ask.clone(), ASK)
+                .ask(agent, ask.clone(), ASK.min(left))
                 .await
                 .map(|answer| answer.answer)
             {

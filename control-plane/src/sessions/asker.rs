@@ -20,6 +20,9 @@ use crate::{
     store::{Mirror, Store, StoreError, codec::FORMAT},
 };
 
+/// For the answer to come back: an agent that has used all its time says what took it.
+pub const WAY_BACK: Duration = Duration::from_secs(2);
+
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum AskError {
@@ -110,7 +113,7 @@ impl Asker {
             instance_uid: instance_uid.clone(),
         };
         self.store.put_ask(agent, &id, &record).await?;
-        let answer = timeout(patience, self.answer(agent, &instance_uid, &id)).await;
+        let answer = timeout(patience + WAY_BACK, self.answer(agent, &instance_uid, &id)).await;
         let (store, agent, forgotten) = (self.store.clone(), agent.to_owned(), id.clone());
         let waited_for = agent.clone();
         // It goes by itself; removing it now frees the agent for the next question.

@@ -15,7 +15,7 @@ use gantry_proto::{
     v1::{self, OffsetChange, finding, offset_change},
 };
 
-use super::Asks;
+use super::Asked;
 use crate::{
     problem::{Cause, Failure},
     secrets::Scrubber,
@@ -28,7 +28,7 @@ const REFUSALS: usize = 50;
 /// Queues that are asked about at once.
 const AT_ONCE: usize = 16;
 
-impl Asks {
+impl Asked<'_> {
     pub(super) async fn resolve_offsets(
         &self,
         plugin: &Plugin,
@@ -247,15 +247,26 @@ async fn source_lags(
     env: &Env,
 ) -> Result<Vec<Lag>, ConnectorError> {
     let mut lags = Vec::with_capacity(positions.len());
+    let mut failed = Vec::new();
     for position in positions {
         // A position that cannot be measured hides none that can.
-        let lag = plugin.lag(config, position, env).await.unwrap_or(None);
+        let lag = match plugin.lag(config, position, env).await {
+            Ok(lag) => lag,
+            Err(e) => {
+                failed.push(e);
+                None
+            }
+        };
         lags.push(lag.map_or_else(Lag::default, |lag| Lag {
             amount: Some(lag.amount),
             unit: lag.unit.into(),
         }));
     }
-    Ok(lags)
+    let none = failed.len() == positions.len();
+    match failed.into_iter().next() {
+        Some(why) if none => Err(why),
+        _ => Ok(lags),
+    }
 }
 
 fn refusal(what: &str, fix: &str, scrubber: &Scrubber) -> v1::Finding {

@@ -7,14 +7,14 @@ use gantry_proto::{
     v1::{self, finding::Severity},
 };
 
-use super::Asks;
+use super::Asked;
 use crate::{
     problem::{Cause, Failure},
     supervisor::admit::spec_of,
     wire,
 };
 
-impl Asks {
+impl Asked<'_> {
     pub(super) async fn validate(
         &self,
         plugin: &Plugin,

@@ -29,7 +29,7 @@ use crate::{
     desired::{self, Command, Terms, Wish},
     key::TaskKey,
     problem::{Cause, Failure},
-    task::{self, Control, Events, How, RunContext, RunEnd, RunEvent, thread::panic_text},
+    task::{self, Control, Events, How, Leaked, RunContext, RunEnd, RunEvent, thread::panic_text},
     trace, wire,
 };
 
@@ -157,7 +157,7 @@ impl Actor {
             }
             Msg::ThreadGone(key, run) => {
                 self.leaked = self.leaked.saturating_sub(1);
-                self.shared.metrics.leaked_threads(self.leaked);
+                self.shared.metrics.leaked_thread_ended();
                 if self
                     .slots
                     .get(&key)

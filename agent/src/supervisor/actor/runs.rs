@@ -147,15 +147,22 @@ impl Actor {
                 }
             }
         };
-        if let Some(mut gone) = end.leaked {
+        if let Some(Leaked { hook, mut gone }) = end.leaked {
             ended = Ended::Hung;
             self.leaked += 1;
-            self.shared.metrics.leaked_threads(self.leaked);
+            self.shared.metrics.thread_leaked();
+            let why = match hook {
+                Some(hook) => format!("{hook} has not returned"),
+                None => "something that it drops does not end".to_owned(),
+            };
             slot.problem.get_or_insert_with(|| {
-                let what = "the connector's thread does not end; nothing new is started beside it";
-                Failure::new(Cause::System, "OLD_RUN_HANGS", what)
+                let what =
+                    format!("the connector's thread does not end: {why}; nothing new is started beside it");
+                Failure::new(Cause::System, "OLD_RUN_HANGS", what).fix(
+                    "look for a call that blocks in the connector; a stop makes the agent give itself up, or restart the agent",
+                )
             });
-            tracing::warn!(task = %key, leaked = self.leaked, "the connector's thread does not end and is given up");
+            tracing::warn!(task = %key, hook, leaked = self.leaked, "the connector's thread does not end and is given up");
             if let Some(me) = self.me.upgrade() {
                 let key = key.clone();
                 tokio::spawn(async move {

@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     lease::Lease,
-    task::thread::{guard, panic_text},
+    task::{
+        held::Held,
+        thread::{guard, panic_text},
+    },
 };
 
 /// What the pipeline orders.
@@ -40,6 +43,7 @@ pub(super) struct Hook {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) lease: Arc<Lease>,
+    pub(super) held: Held,
 }
 
 impl Hook {
@@ -60,14 +64,14 @@ impl Hook {
         // An `open` that is pending when the task has to end is dropped: its time has run out.
         let opened = tokio::select! {
             biased;
-            opened = guard("open", self.sink.open(context)) => Some(opened),
+            opened = guard("open", self.held.watch("open", self.sink.open(context))) => Some(opened),
             _ = self.orders.recv() => None,
         };
         if let Some(opened) = opened {
             let _ = self.reports.send(Report::Opened(opened)).await;
             self.serve().await;
         }
-        if let Err(e) = guard("close", self.sink.close()).await {
+        if let Err(e) = guard("close", self.held.watch("close", self.sink.close())).await {
             let _ = self.reports.send(Report::NotClosed(e)).await;
         }
     }
@@ -77,8 +81,14 @@ impl Hook {
             let report = match order {
                 Order::Close => return,
                 _ if !self.lease.is_open() => Report::CutOff,
-                Order::Write(batch) => Report::Written(guard("write", self.sink.write(batch)).await),
-                Order::Flush => Report::Flushed(guard("flush", self.sink.flush()).await),
+                Order::Write(batch) => {
+                    let call = self.held.watch("write", self.sink.write(batch));
+                    Report::Written(guard("write", call).await)
+                }
+                Order::Flush => {
+                    let call = self.held.watch("flush", self.sink.flush());
+                    Report::Flushed(guard("flush", call).await)
+                }
             };
             if self.reports.send(report).await.is_err() {
                 return;

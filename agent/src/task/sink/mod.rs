@@ -20,6 +20,7 @@ use self::{
 };
 use super::{
     How, RunContext, RunEnd, RunEvent,
+    held::Held,
     hooked::Hooked,
     prepare::{Prepared, opened},
 };
@@ -44,8 +45,9 @@ pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, sink: Box<d
             .into();
         }
     };
-    let waiting = queues.iter().map(QueueState::lag).sum();
-    let how = match opened(&mut ctx, &mut thread.reports, waiting).await {
+    let waiting: u64 = queues.iter().map(QueueState::lag).sum();
+    let stalls = || (waiting > 0 || thread.held.since().is_some()).then_some(waiting);
+    let how = match opened(&mut ctx, &mut thread.reports, &mut prepared.permit, stalls).await {
         Err(how) => how,
         Ok(Some(Report::Opened(Ok(())))) => {
             prepared.permit.take();
@@ -83,17 +85,20 @@ fn spawn(
         tasks: ctx.spec.tasks,
         env: ctx.env.clone(),
     };
+    let held = Held::default();
     let hook = Hook {
         sink,
         orders: orders_out,
         reports: reports_in,
         lease: ctx.lease.clone(),
+        held: held.clone(),
     };
     let gone = ctx.place.spawn(ctx.thread_name(), hook.run(context))?;
     Ok(Hooked {
         orders,
         reports,
         gone,
+        held,
     })
 }
 

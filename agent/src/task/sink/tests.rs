@@ -288,6 +288,33 @@ async fn panics_and_hangs_of_each_hook_end_the_run() {
     }
 }
 
+#[tokio::test]
+async fn hooks_that_only_wait_are_dropped_when_their_time_is_over() {
+    for hook in ["write", "flush", "close"] {
+        let mut rig = rig(1);
+        rig.inline = false;
+        rig.limits.hooks.write = Duration::from_millis(50);
+        rig.limits.hooks.close = Duration::from_millis(50);
+        fill(&rig, 1, 0..10);
+        rig.world.fault(hook, [Fault::Waits]);
+        let run = rig.start_sink();
+        let end = if hook == "close" {
+            eventually("it is committed", || rig.offset(0) == Some(10)).await;
+            run.tell(Control::Drain);
+            run.end().await
+        } else {
+            run.end().await
+        };
+        let as_told = match &end.how {
+            How::Drained => hook == "close",
+            How::Failed(f) => f.reason == "HOOK_TIMED_OUT" && f.message.starts_with(hook),
+            _ => false,
+        };
+        assert!(as_told, "{hook}: {:?}", end.how);
+        assert!(end.leaked.is_none(), "{hook}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_after_the_lease_has_run_out() {
     let rig = rig(1);

@@ -36,15 +36,14 @@ const ORDERS: usize = 4;
 type Thread = Hooked<Order, Report>;
 
 /// Runs the source until it ends.
-pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn Source>) -> RunEnd {
+pub(super) async fn run(mut ctx: RunContext, mut prepared: Prepared, source: Box<dyn Source>) -> RunEnd {
     let topic = ctx.spec.topic.clone();
     let queues = match route(&mut ctx, &topic).await {
         Ok(queues) => queues,
         Err(how) => return how.into(),
     };
     let budget = Arc::new(Budget::new(ctx.limits.source_memory));
-    let held = Held::default();
-    let mut thread = match start(&ctx, &prepared, source, budget.clone(), held.clone()) {
+    let mut thread = match start(&ctx, &prepared, source, budget.clone()) {
         Ok(thread) => thread,
         Err(e) => {
             return How::Failed(Failure::new(
@@ -56,12 +55,13 @@ pub(super) async fn run(mut ctx: RunContext, prepared: Prepared, source: Box<dyn
         }
     };
     // What waits for a source is not known before it polls.
-    let how = match opened(&mut ctx, &mut thread.reports, 0).await {
+    let stalls = || thread.held.since().map(|_| 0);
+    let how = match opened(&mut ctx, &mut thread.reports, &mut prepared.permit, stalls).await {
         Err(how) => how,
         Ok(Some(Report::Opened)) => {
             ctx.tell(RunEvent::Opened).await;
             drop(prepared.permit);
-            return Pipeline::new(ctx, &prepared.read, queues, thread, budget, held)
+            return Pipeline::new(ctx, &prepared.read, queues, thread, budget)
                 .run()
                 .await;
         }
@@ -83,8 +83,8 @@ fn start(
     prepared: &Prepared,
     source: Box<dyn Source>,
     budget: Arc<Budget>,
-    held: Held,
 ) -> std::io::Result<Thread> {
+    let held = Held::default();
     let (orders, orders_out) = mpsc::channel(ORDERS);
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let position = |o: &gantry_proto::agent::v1::StoredOffset| StartPosition {
@@ -111,13 +111,14 @@ fn start(
         budget,
         lease: ctx.lease.clone(),
         jitter: ctx.jitter.clone(),
-        held,
+        held: held.clone(),
     };
     let gone = ctx.place.spawn(ctx.thread_name(), hook.run(context))?;
     Ok(Hooked {
         orders,
         reports,
         gone,
+        held,
     })
 }
 

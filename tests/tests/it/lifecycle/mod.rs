@@ -4,6 +4,7 @@ mod cells;
 mod grpc;
 mod pairs;
 mod restarts;
+mod stubborn;
 mod tasks;
 
 use std::time::Duration;

@@ -244,7 +244,7 @@ impl Pipeline {
             if let Some(limit) = self.overdue() {
                 return RunEnd {
                     how: How::Failed(limit),
-                    leaked: Some(self.thread.gone),
+                    leaked: self.thread.give_up().await,
                 };
             }
             if let Some(how) = self.finished() {

@@ -33,7 +33,7 @@ impl Pipeline {
     /// Tells the source what is stored, if it has taken what it was told before.
     pub(super) fn tell_source(&mut self) {
         // Room is left for the orders that end it.
-        if self.telling.is_none() && self.thread.orders.capacity() > ORDERS - 1 {
+        if !self.telling && self.thread.orders.capacity() > ORDERS - 1 {
             self.tell_now();
         }
     }
@@ -44,7 +44,7 @@ impl Pipeline {
         }
         let order = Order::Committed(std::mem::take(&mut self.untold));
         if self.thread.orders.try_send(order).is_ok() {
-            self.telling.get_or_insert_with(Instant::now);
+            self.telling = true;
         }
     }
 

@@ -29,7 +29,7 @@ impl Pipeline {
     fn stalled(&mut self, now: Instant) -> Option<Obstacle> {
         let uncommitted = self.intake.acks.has_ready() || !self.ledger.is_clean();
         let pending = self.intake.acks.pending() > 0;
-        let waiting = self.ending.is_none() && (pending || uncommitted || self.telling.is_some());
+        let waiting = self.ending.is_none() && (pending || uncommitted || self.telling);
         let stalls = self.stall.look(waiting, self.moved, now);
         if self.ending.is_none() && self.blocked_since().is_some_and(|at| at <= now) {
             return Some(Obstacle::Code);
@@ -44,7 +44,7 @@ impl Pipeline {
 
     /// When code that holds its thread now has held it for too long.
     fn blocked_since(&self) -> Option<Instant> {
-        let (_, since) = self.held.since()?;
+        let (_, since) = self.thread.held.since()?;
         Some(since + self.stall.after())
     }
 
@@ -65,7 +65,7 @@ impl Pipeline {
         let waiting = self.intake.acks.pending() as u64;
         let why = match obstacle {
             Obstacle::Code => {
-                let hook = self.held.since().map_or("committed", |(hook, _)| hook);
+                let hook = self.thread.held.since().map_or("committed", |(hook, _)| hook);
                 format!("{hook} has not returned")
             }
             Obstacle::Grant => "the control plane has not stored the positions".to_owned(),
@@ -87,15 +87,25 @@ impl Pipeline {
         obstacle.failure(waiting, self.stall.after(), &why)
     }
 
-    /// The failure, if the source takes too long to be told of a commit.
+    /// The failure, if a hook takes too long.
     pub(super) fn overdue(&self) -> Option<Failure> {
-        let due = self.told_by()?;
-        (due <= Instant::now()).then(|| hung("committed", self.ctx.limits.hooks.committed))
+        let (hook, limit, due) = self.limited()?;
+        (due <= Instant::now()).then(|| hung(hook, limit))
     }
 
-    /// When `committed` has to have returned. While it ends, the time limit of `close` counts.
-    pub(super) fn told_by(&self) -> Option<Instant> {
-        let since = self.telling.filter(|_| self.ending.is_none())?;
-        Some(since + self.ctx.limits.hooks.committed)
+    /// The hook that was called, how long it may take, and when it has to have returned. While it ends, the time limit of
+    /// `close` counts.
+    pub(super) fn limited(&self) -> Option<(&'static str, Duration, Instant)> {
+        if self.ending.is_some() {
+            return None;
+        }
+        let limits = &self.ctx.limits.hooks;
+        let (hook, limit, since) = match self.thread.held.called()? {
+            ("committed", since) => ("committed", limits.committed, since),
+            // It may wait for as long as there is nothing to read, but not keep the thread.
+            ("poll", _) => ("poll", limits.poll, self.thread.held.since()?.1),
+            _ => return None,
+        };
+        Some((hook, limit, since + limit))
     }
 }

@@ -34,7 +34,6 @@ use crate::{
         budget::Budget,
         convert::{self, Outgoing},
         dead_letter::{self, DeadLetters},
-        held::Held,
         hung,
         ledger::{Ledger, Mark, Told, Verdict},
         stall::{Obstacle, Stall},
@@ -49,7 +48,6 @@ pub(super) struct Pipeline {
     thread: Thread,
     /// The thread has ended by itself.
     thread_ended: bool,
-    held: Held,
     budget: Arc<Budget>,
     intake: Intake,
     outbox: Outbox<Ticket>,
@@ -72,8 +70,8 @@ pub(super) struct Pipeline {
     moved: u64,
     /// Stored positions that the source was not told yet.
     untold: Told,
-    /// Since when it is being told some.
-    telling: Option<Instant>,
+    /// It is being told some.
+    telling: bool,
     /// It has asked for another split, which counts until then.
     replan_until: Option<Instant>,
     ending: Option<Ending>,
@@ -114,7 +112,6 @@ impl Pipeline {
         queues: Vec<Queue>,
         thread: Thread,
         budget: Arc<Budget>,
-        held: Held,
     ) -> Self {
         let counts = read
             .offsets
@@ -145,13 +142,12 @@ impl Pipeline {
             stall: Stall::new(ctx.limits.stalled_after, now),
             moved: 0,
             untold: Told::new(),
-            telling: None,
+            telling: false,
             replan_until: None,
             ending: None,
             ctx,
             thread,
             thread_ended: false,
-            held,
             budget,
         }
     }
@@ -171,7 +167,7 @@ impl Pipeline {
             if let Some(failure) = self.overdue() {
                 return RunEnd {
                     how: How::Failed(failure),
-                    leaked: Some(self.thread.gone),
+                    leaked: self.thread.give_up().await,
                 };
             }
             if let Some(how) = self.finished() {
@@ -209,7 +205,7 @@ impl Pipeline {
             (!over).then(|| self.outbox.due()).flatten(),
             self.troubles.due(),
             self.stall_due(),
-            self.told_by(),
+            self.limited().map(|(_, _, due)| due),
             self.replan_until,
             self.ending
                 .as_ref()
@@ -289,7 +285,7 @@ impl Pipeline {
             }
             Some(Report::Failed(hook, e)) => self.fail(Failure::connector(hook, &e)).await,
             Some(Report::Told(told)) => {
-                self.telling = None;
+                self.telling = false;
                 self.moved += 1;
                 if let Err(e) = told {
                     ignored(&self.ctx, Report::Ignored("committed", e));

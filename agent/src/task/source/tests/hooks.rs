@@ -72,10 +72,35 @@ async fn a_thread_that_blocks_harms_only_its_task() {
     eventually("it polls", || rig.world.polled.load(Ordering::SeqCst) == 1).await;
     run.tell(Control::Drain);
     let mut end = run.end().await;
-    let mut gone = end.leaked.take().expect("the thread is stuck");
+    let mut leaked = end.leaked.take().expect("the thread is stuck");
+    assert_eq!(leaked.hook, Some("poll"));
     barrier.wait();
-    gone.wait().await;
+    leaked.gone.wait().await;
     assert_eq!(rig.world.closed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_poll_that_keeps_its_thread_is_given_up_and_named() {
+    let mut rig = Rig::new(1);
+    rig.inline = false;
+    rig.limits.stalled_after = Duration::from_millis(20);
+    rig.limits.hooks.poll = Duration::from_millis(60);
+    // What it was told waits behind it, and is not what takes so long.
+    rig.limits.hooks.committed = Duration::from_millis(40);
+    rig.world.fill(10);
+    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
+    rig.world
+        .fault("poll", [Fault::Works, Fault::Blocks(barrier.clone())]);
+    let mut end = rig.start_source().end().await;
+    assert!(
+        matches!(&end.how, How::Failed(f) if f.reason == "HOOK_TIMED_OUT" && f.message.starts_with("poll did not return")),
+        "{:?}",
+        end.how
+    );
+    let mut leaked = end.leaked.take().expect("the thread is stuck");
+    assert_eq!(leaked.hook, Some("poll"));
+    barrier.wait();
+    leaked.gone.wait().await;
 }
 
 /// Whatever a connector does when it is let go of: it has ended as told.
