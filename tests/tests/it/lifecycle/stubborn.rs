@@ -219,6 +219,36 @@ async fn stalls(site: &Site<'_>, hook: &str, name: &str) -> Result<()> {
 }
 
 #[test]
+fn hooks_that_wait_for_ever() {
+    run(TEST, async |work| {
+        let site = Site::start(work).await?;
+        let hooks = [SOURCE, SINK].concat();
+        let names = site.create(&hooks, "pends").await?;
+        for (hook, name) in hooks.iter().zip(&names) {
+            match hook {
+                // To wait for records is what it is for, and it runs until it is stopped.
+                (_, "poll" | "close") => drop(reaches(&site.client, name, State::Running, SOON).await?),
+                ("stubborn-source", "open") => {}
+                (_, hook) => stalls(&site, hook, name).await?,
+            }
+        }
+        site.others_go_on().await?;
+        // Nothing is known to wait for a source: it starts, until its time is over. That of what it is told has the same limit.
+        let told = problem(&site.client, &names[0], "open did not return within 60 s", SOON).await?;
+        ensure!(
+            told.reason == "HOOK_TIMED_OUT" && !told.fix.is_empty(),
+            "{told:?}"
+        );
+        // Nobody but the log remembers: it was started again, and runs.
+        site.logged(&["committed did not return within 60 s"]).await?;
+        reaches(&site.client, &names[2], State::Running, SOON).await?;
+        // What only waits is dropped when its time is over: it costs neither a thread nor the agent.
+        site.stop_and_delete(&names).await?;
+        site.others_go_on().await
+    });
+}
+
+#[test]
 fn hooks_that_keep_a_processor_busy_until_they_let_go() {
     run(TEST, async |work| {
         let site = Site::start(work).await?;
