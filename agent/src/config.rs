@@ -115,7 +115,7 @@ pub struct HookLimits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            source_memory: 12 << 20,
+            source_memory: 8 << 20,
             sink_memory: 32 << 20,
             send_records: 4000,
             write_records: 8192,

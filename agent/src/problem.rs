@@ -77,13 +77,13 @@ impl Failure {
             BusErrorKind::Unavailable => {
                 "see that RocketMQ runs at that address, or change namesrv; it is tried again by itself"
             }
-            BusErrorKind::TopicMissing => "create the topic, or set topic_create on the connector",
+            BusErrorKind::TopicMissing => {
+                "create the topic, or have it created: topic_create: {queues: 4} in the definition"
+            }
             BusErrorKind::QueueMissing => {
                 "see that the topic has its queues again; it is tried again by itself"
             }
-            BusErrorKind::MessageRejected => {
-                "set error_policy to skip such records or to send them to a dead-letter topic"
-            }
+            BusErrorKind::MessageRejected => "set error_policy.on_record_error to SKIP or DEAD_LETTER",
             BusErrorKind::OffsetOutOfRange => "set on_offset_out_of_range, or reset the offsets",
             BusErrorKind::Denied => "give the agent credentials that RocketMQ accepts for this topic",
         };

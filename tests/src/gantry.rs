@@ -47,6 +47,19 @@ impl Gantry {
         Process::start(name, work.path(), command)
     }
 
+    /// As [`Gantry::spawn`], with a standard error whose reader has gone.
+    pub fn unheard<A: AsRef<std::ffi::OsStr>>(work: &WorkDir, name: &str, args: &[A]) -> Result<Process> {
+        let mut command = Command::new("bash");
+        for name in env::gantry_settings() {
+            command.env_remove(name);
+        }
+        command
+            .args(["-c", "exec \"$0\" \"$@\" 2> >(true)"])
+            .arg(env::gantry()?)
+            .args(args);
+        Process::start(name, work.path(), command)
+    }
+
     /// Where it serves users: `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint

@@ -32,6 +32,9 @@ pub(crate) fn run(
     ready: oneshot::Sender<Result<Ports, StartError>>,
     stop_asked: oneshot::Receiver<()>,
 ) {
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        tracing::info!(dir = %dir.display(), "embedded rocketmq starts with what it has stored; after a crash it reads it all");
+    }
     let (_lock, owner) = match prepare(dir) {
         Ok(prepared) => prepared,
         Err(error) => return drop(ready.send(Err(error))),

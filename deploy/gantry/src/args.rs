@@ -560,7 +560,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "TOPIC", conflicts_with = "file")]
     pub(crate) topic: Option<String>,
     /// Most tasks
-    #[arg(long, value_name = "N", conflicts_with = "file")]
+    #[arg(long, value_name = "N", conflicts_with = "file", value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub(crate) tasks: Option<i32>,
     /// Create it paused
     #[arg(long, conflicts_with_all = ["file", "stopped"])]

@@ -36,7 +36,7 @@ fn end(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            render::note(&failure.to_string());
             ExitCode::from(failure.exit as u8)
         }
     }

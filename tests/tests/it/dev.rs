@@ -280,6 +280,23 @@ fn code_that_never_returns_is_stopped_and_the_rest_goes_on() {
     });
 }
 
+/// As with `gantry dev 2>&1 | head`.
+#[test]
+fn it_stops_also_when_nobody_reads_what_it_says() {
+    run(TEST, async |work| {
+        let site = Site::new(work)?;
+        let data = site.data.display().to_string();
+        let args = ["dev", "--listen", "127.0.0.1:0", "--data-dir", &data];
+        let mut dev = Gantry::ready(Gantry::unheard(work, "dev", &args)?).await?;
+        lines::append(&site.input, 0..100, ascii)?;
+        site.create(&dev).await?;
+        site.arrived(100).await?;
+        let status = dev.process().terminate(SOON).await?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    });
+}
+
 #[test]
 fn one_directory_belongs_to_one_process() {
     run(TEST, async |work| {

@@ -19,7 +19,9 @@ pub(super) async fn run(s: &Session, command: Agents) -> Result<(), Failure> {
                 None => render::out(&render::agents(s.style, &all))?,
             }
             if let Some(why) = brake {
-                eprintln!("the brake is on: {why}\n  fix: gantry agents release-brake");
+                render::note(&format!(
+                    "the brake is on: {why}\n  fix: gantry agents release-brake"
+                ));
             }
             Ok(())
         }

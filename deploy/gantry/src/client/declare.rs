@@ -174,7 +174,7 @@ pub(super) async fn apply(s: &Session, args: &Apply) -> Result<(), Failure> {
             .fix("look at it with `gantry diff`, and give its hash"));
         }
         Some(_) => {}
-        None => confirm(args.yes, &args.files.files)?,
+        None => confirm(args.yes, &args.files.files, "--yes or --plan-hash HASH")?,
     }
     carry_out(s, args, &declared, &plan).await
 }
@@ -271,14 +271,14 @@ fn said(s: &Session, name: &str, what: &str) -> Result<(), Failure> {
     match s.style.output {
         Output::Table | Output::Wide => render::out(&format!("{name} {what}")),
         Output::Json | Output::Yaml | Output::Name => {
-            eprintln!("{name} {what}");
+            render::note(&format!("{name} {what}"));
             Ok(())
         }
     }
 }
 
 /// Asks whoever sits at the terminal.
-fn confirm(yes: bool, files: &[PathBuf]) -> Result<(), Failure> {
+fn confirm(yes: bool, files: &[PathBuf], instead: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -286,7 +286,7 @@ fn confirm(yes: bool, files: &[PathBuf]) -> Result<(), Failure> {
     if !stdin.is_terminal() || files.iter().any(|f| f.as_os_str() == "-") {
         return Err(Failure::usage("nothing was written: nobody can be asked here")
             .at("standard input is no terminal")
-            .fix("look at the plan, then give --yes or --plan-hash HASH"));
+            .fix(format!("look at the plan, then give {instead}")));
     }
     eprint!("Carry this out? [y/N] ");
     let mut answer = String::new();

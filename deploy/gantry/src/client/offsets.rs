@@ -18,7 +18,7 @@ pub(super) async fn run(s: &Session, command: Offsets) -> Result<(), Failure> {
         Offsets::Get { name, no_lag } => {
             let all = s.client.offsets_with(&name, !no_lag, false).await?;
             if !all.lag_unknown.is_empty() {
-                eprintln!("the lag is not known: {}", all.lag_unknown);
+                render::note(&format!("the lag is not known: {}", all.lag_unknown));
             }
             match render::structured(s.style, &all) {
                 Some(text) => render::out(&text?),

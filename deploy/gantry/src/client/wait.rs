@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Session;
 use crate::{
     failure::{Exit, Failure},
-    render::short,
+    render::{note, short},
 };
 
 fn ran_out(what: &str, last: &str) -> Failure {
@@ -23,7 +23,8 @@ fn ran_out(what: &str, last: &str) -> Failure {
     .fix("look at `gantry connectors describe NAME`, or wait longer with --timeout")
 }
 
-/// Returns when the tasks match what is wanted, or the connector can get no further without help.
+/// Returns when the tasks match what is wanted. It is a failure if the connector can get no further without help, or cannot
+/// work yet when the time is over.
 pub(super) async fn followed(
     s: &Session,
     name: &str,
@@ -41,7 +42,7 @@ pub(super) async fn followed(
             Step::Upserted(c) => {
                 let line = summary(&c);
                 if line != last {
-                    eprintln!("{line}");
+                    note(&line);
                     last = line;
                 }
                 if c.generation < generation {
@@ -60,7 +61,8 @@ pub(super) async fn followed(
                         cause.fix
                     }));
                 }
-                if !c.reconciling {
+                // One that cannot work now may work later: that is waited for, too.
+                if !c.reconciling && c.state() != State::Degraded {
                     return Ok(());
                 }
             }
@@ -129,7 +131,7 @@ fn follow(held: &mut std::collections::BTreeSet<String>, agent: &str, task: &Tas
     if task.agent == agent {
         held.insert(task.name.clone());
     } else if held.remove(&task.name) {
-        eprintln!("{} left, {} to go", task.name, held.len());
+        note(&format!("{} left, {} to go", task.name, held.len()));
     }
 }
 

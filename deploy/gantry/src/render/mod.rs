@@ -70,6 +70,11 @@ impl Style {
     }
 }
 
+/// Tells the person at the terminal, beside what is printed; nobody may be there any more.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints to standard output; a reader that has gone away (`| head`) is no failure.
 pub(crate) fn out(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();

@@ -226,7 +226,7 @@ impl Node {
     /// Returns when everything has stopped, or when the time is over.
     pub(super) async fn stopped(self, patience: Duration) {
         if tokio::time::timeout(patience, self.running).await.is_err() {
-            eprintln!("not everything stopped within {patience:?}");
+            crate::render::note(&format!("not everything stopped within {patience:?}"));
         }
     }
 

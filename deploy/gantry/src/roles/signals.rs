@@ -1,7 +1,10 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    render::note,
+};
 
 /// Cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
 pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
@@ -15,10 +18,10 @@ pub(super) fn shutdown() -> Result<CancellationToken, Failure> {
     let stop = token.clone();
     tokio::spawn(async move {
         either(&mut term, &mut int).await;
-        eprintln!("stopping: tasks finish what is in flight; a second signal stops at once");
         stop.cancel();
+        note("stopping: tasks finish what is in flight; a second signal stops at once");
         either(&mut term, &mut int).await;
-        eprintln!("stopped at once");
+        note("stopped at once");
         #[allow(
             clippy::disallowed_methods,
             reason = "the second signal asks for exactly that"

@@ -97,7 +97,7 @@ impl Pipeline {
                 let queue = &self.names[*index as usize];
                 let message = format!("record at offset {offset} of queue {queue}: {}", first.chain());
                 let failure = Failure::new(Cause::Record, "RECORD_REJECTED", message)
-                    .fix("correct the data or the sink's configuration, or set error_policy to SKIP or DEAD_LETTER");
+                    .fix("correct the data or the sink's configuration, or set error_policy.on_record_error to SKIP or DEAD_LETTER");
                 self.fail(failure);
             }
             OnRecordError::Skip => {

@@ -88,7 +88,7 @@ impl Pipeline {
             OnRecordError::Unspecified | OnRecordError::Fail => {
                 let message = format!("record at {partition} before {position}: {error}");
                 let failure = Failure::new(Cause::Record, reason, message)
-                    .fix("correct the source, or set error_policy to SKIP or DEAD_LETTER");
+                    .fix("correct the source, or set error_policy.on_record_error to SKIP or DEAD_LETTER");
                 self.fail(failure).await;
             }
             OnRecordError::Skip => {

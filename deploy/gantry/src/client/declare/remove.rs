@@ -28,7 +28,7 @@ pub(in crate::client) async fn remove(s: &Session, args: &DeleteFiles) -> Result
             .map(|c| format!("{} {}: delete\n", s.style.change("-"), c.name));
         render::out(&lines.collect::<String>())?;
     }
-    confirm(args.yes, &args.files.files)?;
+    confirm(args.yes, &args.files.files, "--yes")?;
     for connector in &going {
         let deletion = Deletion {
             etag: connector.etag.clone(),
@@ -42,6 +42,7 @@ pub(in crate::client) async fn remove(s: &Session, args: &DeleteFiles) -> Result
     if args.wait.wait {
         for connector in going {
             wait::gone(s, &connector.name, args.wait.timeout).await?;
+            said(s, &connector.name, "deleted")?;
         }
     }
     Ok(())
