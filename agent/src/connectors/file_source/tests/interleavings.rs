@@ -107,6 +107,8 @@ async fn play(events: Vec<Event>, pattern: &str) -> (Vec<u8>, Vec<u8>) {
                 rig.rename("a.log", &rotated(generation + 1));
                 generation += 2;
                 append(&rig, format!("file {generation}\n").as_bytes());
+                // Each of two files is waited for whose writer may be late.
+                rig.settle().await;
                 rig.settle().await;
                 floor = [first_of(&rig, generation - 1), first_of(&rig, generation)];
             }
